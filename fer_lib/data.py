@@ -1,0 +1,385 @@
+"""Find, read, check and cache FER2013, and split it as the challenge did.
+
+FER2013 (Goodfellow et al. 2013, doi:10.1007/978-3-642-42051-1_16) is 35,887 grey
+48x48 images with one of seven labels. It is shipped as text, one image a row; here it
+is read once, checked to the last pixel, and kept as bytes in a cache.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import os
+import tarfile
+import warnings
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+EMOTIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
+"""The seven classes, in the order of their labels 0-6."""
+
+USAGES = ("Training", "PublicTest", "PrivateTest")
+SPLITS = ("train", "validation", "test")
+"""What each of `USAGES` is used as: PublicTest alone chooses, PrivateTest is read once."""
+
+SIDE = 48
+PIXELS = SIDE * SIDE
+COLUMNS = (  # icml_face_data.csv, fer2013.csv, train.csv
+    ("emotion", "Usage", "pixels"),
+    ("emotion", "pixels", "Usage"),
+    ("emotion", "pixels"),
+)
+FILE_NAMES = ("icml_face_data.csv", "fer2013.csv", "train.csv")
+FINGERPRINTS = {  # of the decoded rows; tests tie each to the published MD5 of its file
+    "6abd39e37481cc88": "icml_face_data.csv or fer2013.csv",
+    "4b3655c1a9df6fb1": "train.csv",
+}
+VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+"""What a FER+ tagger could choose (Barsoum et al. 2016, doi:10.1145/2993148.2993165)."""
+
+PROJECT = Path(__file__).resolve().parent.parent
+CACHE_VERSION = "1"
+CHUNK = 1 << 20  # small enough that a chunk and its decoded pixels stay in the CPU's cache
+
+
+class DataError(ValueError):
+    """The data cannot be used; the message says which file, where in it, and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One of the three splits.
+
+    images: uint8 (N, 48, 48), 0 black to 255 white; labels: int64 (N,), 0-6;
+    rows: int64 (N,), the place of each image among the file's data rows, from 0.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set: `name` ("fer2013", "drawn", or "custom-" and eight hex digits),
+    `fingerprint` (16 hex digits of the SHA-256 of its rows) and its splits."""
+
+    name: str
+    fingerprint: str
+    splits: dict[str, Split] = field(repr=False)
+
+    @property
+    def train(self) -> Split:
+        return self._split("train")
+
+    @property
+    def validation(self) -> Split:
+        return self._split("validation")
+
+    @property
+    def test(self) -> Split:
+        return self._split("test")
+
+    def _split(self, name: str) -> Split:
+        if name not in self.splits:
+            raise DataError(
+                f"the {name} split ({USAGES[SPLITS.index(name)]}) is not in this data set: the challenge's train.csv "
+                "holds the training images alone. Use icml_face_data.csv or fer2013.csv, which hold all three splits."
+            )
+        return self.splits[name]
+
+
+def load_data(data: str | os.PathLike = "auto") -> Dataset:
+    """Load a data set, from the cache where its file was read before.
+
+    data: "auto" takes the file that $FER_DATA names, else a FER2013 file in the
+    project's folder data/, else the drawn faces; "drawn" takes those in any case;
+    anything else is the path of a file: icml_face_data.csv, fer2013.csv or train.csv,
+    as it is, zipped, or in a tar.gz.
+
+    Raises DataError for a file that is missing or malformed. Warns of a file that is
+    well formed and yet not the published FER2013.
+    """
+    path = find_data() if data == "auto" else data
+    if path in (None, "drawn"):
+        from fer_lib.faces import draw_dataset  # faces.py builds on this file
+
+        return draw_dataset()
+    path = Path(path).expanduser()
+    images, codes, fingerprint = _load_cached(path)
+    if fingerprint in FINGERPRINTS:
+        return _split_rows("fer2013", fingerprint, images, codes)
+    name = f"custom-{fingerprint[:8]}"
+    warnings.warn(
+        f"{path.name}: well formed, but not the published FER2013 ({len(codes):,} rows, fingerprint {fingerprint}). "
+        f"Results will be recorded under '{name}'.",
+        stacklevel=2,
+    )
+    return _split_rows(name, fingerprint, images, codes)
+
+
+def find_data() -> str | Path | None:
+    """Where `data="auto"` finds FER2013: a path, or None where there is no such file."""
+    if named := os.environ.get("FER_DATA"):
+        return named
+    stems = [name.removesuffix(".csv") for name in FILE_NAMES]
+    names = [stem + ending for stem in stems for ending in (".csv", ".csv.zip", ".zip", ".csv.tar.gz", ".tar.gz")]
+    return next((path for name in names if (path := PROJECT / "data" / name).is_file()), None)
+
+
+def build_dataset(name: str, images: np.ndarray, codes: np.ndarray) -> Dataset:
+    """Make a Dataset of images, uint8 (N, 48, 48), and codes, uint8 (N,):
+    4 * label + usage (0 Training, 1 PublicTest, 2 PrivateTest)."""
+    return _split_rows(name, _fingerprint(images, codes), images, codes)
+
+
+def _fingerprint(images: np.ndarray, codes: np.ndarray) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(codes))
+    return digest.hexdigest()[:16]
+
+
+def _split_rows(name: str, fingerprint: str, images: np.ndarray, codes: np.ndarray) -> Dataset:
+    splits = {}
+    for usage, split in enumerate(SPLITS):
+        rows = np.flatnonzero(codes % 4 == usage)
+        if len(rows):
+            whole = rows[-1] - rows[0] + 1 == len(rows)  # then a view will do, and spare a copy of 66 MB
+            chosen = slice(rows[0], rows[-1] + 1) if whole else rows
+            splits[split] = Split(split, images[chosen], (codes[chosen] // 4).astype(np.int64), rows)
+    return Dataset(name, fingerprint, splits)
+
+
+def load_votes(path: str | os.PathLike) -> pd.DataFrame:
+    """Read the FER+ votes (fer2013new.csv), one row for each row of FER2013, in its order.
+
+    Returns a DataFrame of int64 with the columns `VOTES`: how many of the ten taggers
+    chose each; index with `Split.rows`. Raises DataError for any other file.
+    """
+    path = _check_path(Path(path).expanduser())
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise DataError(f"{path.name}: not a CSV file ({error})") from error
+    missing = [column for column in ("Usage", *VOTES) if column not in table]
+    if missing:
+        raise DataError(f"{path.name}: column {', '.join(missing)} missing; expected FER+'s fer2013new.csv")
+    votes = table[list(VOTES)]
+    if not all(pd.api.types.is_integer_dtype(kind) for kind in votes.dtypes) or not votes.stack().between(0, 10).all():
+        raise DataError(f"{path.name}: votes must be whole numbers from 0 to 10")
+    return votes
+
+
+# --- the file ---------------------------------------------------------------------------
+
+
+def _load_cached(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """Images, codes and fingerprint of a file, from the cache or, the first time, from the file itself."""
+    _check_path(path)
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = Path(os.environ.get("FER_CACHE") or Path.home() / ".cache" / "fer_lib")
+    cached = folder / f"{checksum[:32]}-{CACHE_VERSION}.safetensors"
+    with contextlib.suppress(OSError, SafetensorError):  # absent or damaged: read the file again
+        with safe_open(cached, "np") as arrays:
+            return arrays.get_tensor("images"), arrays.get_tensor("codes"), arrays.metadata()["fingerprint"]
+    images, codes = read_csv(path)
+    fingerprint = _fingerprint(images, codes)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = cached.with_suffix(f".{os.getpid()}")
+    save_file({"images": images, "codes": codes}, partial, {"fingerprint": fingerprint})
+    partial.replace(cached)  # whole or not at all, also with two readers at once
+    return images, codes, fingerprint
+
+
+def read_csv(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Read and check a FER2013 file, without the cache.
+
+    Returns images, uint8 (N, 48, 48), and codes, uint8 (N,): 4 * label + usage.
+    Raises DataError naming the file, the row (1 is the header) and what is wrong.
+    """
+    path = _check_path(Path(path))
+    with contextlib.ExitStack() as stack:
+        blocks = _prefetch(_read_blocks(path, stack), stack)
+        return _parse(path.name, _split_lines(blocks))
+
+
+def _check_path(path: Path) -> Path:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name the file itself, such as {path / 'icml_face_data.csv.zip'}")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; the README says how to get FER2013 from Kaggle")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path.name} is empty; download it again")
+    return path
+
+
+def _read_blocks(path: Path, stack: contextlib.ExitStack):
+    """Yield the CSV's bytes, `CHUNK` at a time, out of whatever the file is packed in."""
+    try:
+        file = _open_csv(path, stack)
+        while block := file.read(CHUNK):
+            yield block
+    except DataError:
+        raise
+    except Exception as error:  # a damaged archive makes zipfile and tarfile raise almost anything
+        raise DataError(
+            f"{path.name}: cannot be read to its end, damaged or cut short ({error}); download it again"
+        ) from error
+
+
+def _open_csv(path: Path, stack: contextlib.ExitStack):
+    """Open the CSV in a file that is one, a zip or a tar.gz: told apart by content, not by name."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"PK\x03\x04":
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        member = _choose_member(path, archive.namelist())
+        if archive.getinfo(member).flag_bits & 1:
+            raise DataError(f"{path.name}: locked by a password; unpack it first")
+        return stack.enter_context(archive.open(member))
+    if magic[:2] == b"\x1f\x8b":
+        archive = stack.enter_context(tarfile.open(path, "r:gz"))
+        return archive.extractfile(_choose_member(path, archive.getnames()))
+    return stack.enter_context(path.open("rb"))
+
+
+def _choose_member(path: Path, members: list[str]) -> str:
+    """The FER2013 file in an archive: one of `FILE_NAMES`, the fullest first, else the only CSV."""
+    tables = {PurePosixPath(m).name: m for m in members if m.endswith(".csv") and "__MACOSX" not in m}
+    for name in FILE_NAMES:
+        if name in tables:
+            return tables[name]
+    if len(tables) != 1:
+        found = ", ".join(sorted(tables)) or "none"
+        raise DataError(f"{path.name}: expected {', '.join(FILE_NAMES)} or one CSV file in it, found {found}")
+    return next(iter(tables.values()))
+
+
+def _prefetch(blocks, stack: contextlib.ExitStack):
+    """Yield the same blocks; one thread unpacks the next while the caller decodes the last."""
+    reader = stack.enter_context(ThreadPoolExecutor(1))
+    ahead = reader.submit(next, blocks, None)
+    while (block := ahead.result()) is not None:
+        ahead = reader.submit(next, blocks, None)
+        yield block
+
+
+def _split_lines(blocks):
+    """Yield lists of whole lines, without their line ends, out of blocks cut anywhere."""
+    rest = b""
+    for block in blocks:
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        yield lines
+    yield [rest]
+
+
+def _parse(name: str, batches) -> tuple[np.ndarray, np.ndarray]:
+    columns, images, codes, row, blank_from = None, [], [], 0, None
+    for lines in batches:
+        texts = []
+        for line in lines:
+            row += 1
+            line = line.strip(b"\r")
+            if not line.strip():
+                blank_from = blank_from or row
+                continue
+            if columns is None:
+                columns = _parse_header(name, line)
+                continue
+            if blank_from:
+                raise DataError(f"{name}, row {blank_from}: blank; only the rows at the end may be")
+            code, pixels = _parse_row(name, row, line, columns)
+            codes.append(code)
+            texts.append((row, pixels))
+        if texts:
+            images.append(_parse_pixels(name, texts))
+    if columns is None:
+        raise DataError(f"{name} holds nothing but blank lines; download it again")
+    codes = np.array(codes, np.uint8)
+    for usage, label in enumerate(USAGES if "Usage" in columns else USAGES[:1]):
+        if not (codes % 4 == usage).any():
+            raise DataError(f"{name}: no row has the Usage {label}; the file is cut short, download it again")
+    return np.concatenate(images), codes
+
+
+def _parse_header(name: str, line: bytes) -> tuple[str, ...]:
+    text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+    columns = tuple(column.strip(' "') for column in text.split(","))
+    if columns in COLUMNS:
+        return columns
+    expected = " or ".join(repr(", ".join(order)) for order in COLUMNS)
+    missing = [column for column in ("emotion", "pixels") if column not in columns]
+    problem = f"column {' and '.join(missing)} missing" if missing else "unknown order of columns"
+    raise DataError(f"{name}, row 1: {problem}; found {text[:80]!r}, expected {expected}")
+
+
+def _parse_row(name: str, row: int, line: bytes, columns: tuple[str, ...]) -> tuple[int, bytes]:
+    """The code and the pixel text of one row; raises DataError for a bad label or Usage."""
+    fields = line.split(b",")
+    if len(fields) != len(columns):
+        raise DataError(f"{name}, row {row}: {len(fields)} fields, expected {len(columns)} ({', '.join(columns)})")
+    values = dict(zip(columns, fields))
+    label = values["emotion"].strip(b' "')
+    if label == b"emotion":
+        raise DataError(f"{name}, row {row}: the header again; were two files joined? Remove this row")
+    if label not in _LABELS:
+        raise DataError(f"{name}, row {row}: label {_show(label)}, expected a whole number from 0 to 6")
+    usage = values.get("Usage", b"Training").strip(b' "')
+    if usage not in _USAGES:
+        raise DataError(f"{name}, row {row}: Usage {_show(usage)}, expected {', '.join(USAGES)}")
+    return 4 * int(label) + _USAGES[usage], values["pixels"].strip(b' "')
+
+
+_LABELS = {str(label).encode() for label in range(len(EMOTIONS))}
+_USAGES = {usage.encode(): i for i, usage in enumerate(USAGES)}
+
+
+def _parse_pixels(name: str, texts: list[tuple[int, bytes]]) -> np.ndarray:
+    """Decode the pixel texts of several rows at once: uint8 (N, 48, 48).
+
+    Each number is read off at its last digit, from that byte and the two before it;
+    eight passes over the text, no loop. int() on each number takes forty times as long.
+    """
+    text = np.frombuffer(b" " + b" ".join(pixels for _, pixels in texts) + b" ", np.uint8)
+    digits = text - np.uint8(ord("0"))  # wraps: whatever is no digit becomes 10 or more
+    is_digit = digits < 10
+    digits *= is_digit
+    last = np.flatnonzero(is_digit[:-1] > is_digit[1:])  # places of the last digits
+    ones, tens = digits[last], digits[last - 1]
+    hundreds = digits[last - 2] * is_digit[last - 1]
+    values = ones + 10 * tens + np.uint16(100) * hundreds
+    ends = np.cumsum([len(pixels) + 1 for _, pixels in texts])
+    counts = np.diff(np.searchsorted(last, ends), prepend=0)
+    four_digits = is_digit[3:] & is_digit[2:-1] & is_digit[1:-2] & is_digit[:-3]
+    clean = np.count_nonzero(is_digit) + np.count_nonzero(text == ord(" ")) == len(text)
+    if not clean or four_digits.any() or (counts != PIXELS).any() or values.max(initial=0) > 255:
+        for row, pixels in texts:
+            _explain_pixels(name, row, pixels)
+    return values.astype(np.uint8).reshape(-1, SIDE, SIDE)
+
+
+def _explain_pixels(name: str, row: int, pixels: bytes) -> None:
+    """Raise DataError if this row's pixels are wrong, saying how."""
+    values = pixels.split(b" ")
+    for place, value in enumerate((value for value in values if value), start=1):
+        if not value.isdigit() or len(value) > 3 or int(value) > 255:
+            raise DataError(f"{name}, row {row}: pixel {place} is {_show(value)}, expected a whole number from 0 to 255")
+    if (count := sum(map(bool, values))) != PIXELS:
+        raise DataError(f"{name}, row {row}: {count} pixels, expected {PIXELS} ({SIDE} x {SIDE})")
+
+
+def _show(value: bytes) -> str:
+    return repr(value[:20].decode("utf-8", "replace")) if value else "empty"

@@ -1,0 +1,81 @@
+"""One frozen entry for every row of the two reports: a model, a treatment of the data, hyperparameters."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+
+from fer_lib.augment import Augmentation
+from fer_lib.models import MODELS
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a run is made of, save for its seed and its data.
+
+    name: the step of the report first; report: "A" or "B"; step: as in the report;
+    title: a few words for tables and figures; model: a name in `MODELS`;
+    balance: bring every class of the training split up to the largest one's size;
+    augmentation: of the training images, drawn anew whenever one is seen;
+    epochs: at most; patience: stop after so many epochs without a better validation
+    accuracy; batch_size: images; learning_rate: of Adam (Kingma and Ba 2015).
+
+    Raises ValueError, naming the field, for a value that cannot be trained with.
+    """
+
+    name: str
+    report: str
+    step: str
+    title: str
+    model: str
+    balance: bool = False
+    augmentation: Augmentation = Augmentation()
+    epochs: int = 30
+    patience: int = 5
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+
+    def __post_init__(self):
+        if self.model not in MODELS:
+            raise ValueError(f"model: no {self.model!r}; there are {', '.join(MODELS)}")
+        for field, least in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{field}: {value!r}, expected a whole number of at least {least}")
+        if not isinstance(self.learning_rate, (int, float)) or not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate: {self.learning_rate!r}, expected a number above 0")
+
+    @property
+    def config(self) -> dict:
+        """All that can change a result, as plain values; the words that only describe are left out."""
+        described = ("name", "report", "step", "title")
+        return {key: value for key, value in asdict(self).items() if key not in described}
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits that differ where `config` differs."""
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:8]
+
+    def matches(self, config: dict) -> bool:
+        """Whether a recorded config is this one. A field that did not exist when the record was
+        written counts as its default, which must therefore mean "as before"."""
+        defaults = {field.name: field.default for field in fields(self)}
+        known = {key: defaults.get(key) for key in self.config} | {"augmentation": {}} | config
+        known["augmentation"] = asdict(Augmentation()) | known["augmentation"]
+        return known == self.config
+
+
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment("a1_baseline", "A", "A1", "Baseline", model="BaselineModel"),
+        Experiment("a1b_baseline_balanced", "A", "A1b", "Baseline, balanced", model="BaselineModel", balance=True),
+    )
+}
+"""Every experiment by name, in the order of the reports."""
+
+
+def find_experiment(name: str) -> Experiment:
+    """The experiment of that name; raises ValueError, listing the names there are."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]

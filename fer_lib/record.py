@@ -1,0 +1,139 @@
+"""The record of a run on disk: what the report is made from.
+
+reports/runs/<experiment>/<data>-seed<k>/ holds run.json (config, data, results, environment),
+history.csv (a row an epoch) and predictions.npz (the logits). A run whose config is not the
+published one of its experiment goes beside it, under a name that ends in the config's digest,
+so that trying another learning rate never touches a published record.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from fer_lib.data import PROJECT, Dataset
+from fer_lib.experiments import EXPERIMENTS, Experiment
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One finished run.
+
+    folder: where its record lies; experiment, seed, data: what was run, and on which data set;
+    results: see `train.train_run`; environment: versions, hardware, seconds and images/s;
+    history: a row an epoch with epoch (from 1), train_loss, train_accuracy, validation_loss,
+    validation_accuracy (0-1), learning_rate and seconds.
+    """
+
+    folder: Path
+    experiment: Experiment
+    seed: int
+    data: str
+    results: dict = field(repr=False)
+    environment: dict = field(repr=False)
+    history: pd.DataFrame = field(repr=False)
+
+    @cached_property
+    def logits(self) -> dict[str, np.ndarray]:
+        """{"validation": ..., "test": ...}: float16 (N, 7), in the file's row order, at the best epoch."""
+        with np.load(self.folder / "predictions.npz") as arrays:
+            return {name.removesuffix("_logits"): arrays[name] for name in arrays.files}
+
+
+def runs_folder() -> Path:
+    """reports/runs in the project, or what $FER_RUNS names."""
+    return Path(os.environ.get("FER_RUNS") or PROJECT / "reports" / "runs")
+
+
+def find_folder(experiment: Experiment, data: str, seed: int) -> Path:
+    """The folder of a run's record, whether it is there or not."""
+    published = experiment == EXPERIMENTS.get(experiment.name)
+    return runs_folder() / experiment.name / f"{data}-seed{seed}{'' if published else f'-{experiment.digest}'}"
+
+
+def read_run(experiment: Experiment, dataset: Dataset, seed: int) -> Run | None:
+    """The recorded run with just this config, data and seed, or None."""
+    folder = find_folder(experiment, dataset.name, seed)
+    with contextlib.suppress(FileNotFoundError):
+        record = json.loads((folder / "run.json").read_text())
+        if record["data"]["fingerprint"] == dataset.fingerprint and experiment.matches(record["config"]):
+            return _open_run(folder, experiment, record)
+    return None
+
+
+def read_published_runs(data: str = "fer2013") -> list[Run]:
+    """Every run on record that has the published config of its experiment, experiments in the reports' order."""
+    runs = []
+    for experiment in EXPERIMENTS.values():
+        for path in sorted((runs_folder() / experiment.name).glob(f"{data}-seed*/run.json")):
+            record = json.loads(path.read_text())
+            if path.parent == find_folder(experiment, data, record["seed"]) and experiment.matches(record["config"]):
+                runs.append(_open_run(path.parent, experiment, record))
+    return runs
+
+
+def _open_run(folder: Path, experiment: Experiment, record: dict) -> Run:
+    history = pd.read_csv(folder / "history.csv")
+    return Run(
+        folder, experiment, record["seed"], record["data"]["name"], record["results"], record["environment"], history
+    )
+
+
+def write_run(
+    experiment: Experiment,
+    dataset: Dataset,
+    seed: int,
+    results: dict,
+    environment: dict,
+    history: list[dict],
+    logits: dict[str, np.ndarray],
+) -> Run:
+    """Write a finished run, in place of an older record of the same run, whole or not at all."""
+    folder = find_folder(experiment, dataset.name, seed)
+    fresh = work_folder(folder) / "record"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    record = {
+        "experiment": experiment.name,
+        "seed": seed,
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        "config": experiment.config,
+        "results": results,
+        "environment": environment,
+    }
+    (fresh / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+    pd.DataFrame(history).round(6).to_csv(fresh / "history.csv", index=False, lineterminator="\n")
+    halves = {f"{split}_logits": array.astype(np.float16) for split, array in logits.items()}
+    np.savez_compressed(fresh / "predictions.npz", **halves)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.replace(folder)
+    return _open_run(folder, experiment, record)
+
+
+def work_folder(folder: Path) -> Path:
+    """Where a run keeps its checkpoint until its record is written; deleted then."""
+    return folder.with_name(folder.name + ".partial")
+
+
+@contextlib.contextmanager
+def claim(folder: Path):
+    """Hold a run for this process alone, and yield its work folder, which is deleted if all goes well.
+
+    Raises RuntimeError if another process is training the same run."""
+    work = work_folder(folder)
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"{folder.parent.name}/{folder.name} is being trained by another process") from None
+    with lock:
+        yield work
+    shutil.rmtree(work)

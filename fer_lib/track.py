@@ -1,0 +1,103 @@
+"""The Weights & Biases mirror of a run: a second view of it, which nothing in the report reads.
+
+A failure of W&B, its absence included, is told once and never ends a training.
+"""
+
+import contextlib
+import os
+import warnings
+
+import numpy as np
+
+from fer_lib.data import EMOTIONS, PROJECT, Dataset
+from fer_lib.experiments import Experiment
+
+PROJECT_NAME = "fer2013"
+
+
+class Mirror:
+    """Sends a run's numbers to W&B for as long as that works."""
+
+    def __init__(self, run=None):
+        self.run = run
+
+    def log_epoch(self, row: dict) -> None:
+        """Log one row of the history, under the field's names."""
+        names = {"validation_loss": "val/loss", "validation_accuracy": "val/accuracy"}
+        row = {names.get(key, key.replace("train_", "train/")): value for key, value in row.items()}
+        self._try(lambda run: run.log(row, step=row["epoch"]))
+
+    def log_results(self, results: dict, test_labels: np.ndarray, test_logits: np.ndarray) -> None:
+        """Log the test accuracy, all other results, and the confusion matrix on the test split."""
+
+        def log(run):
+            import wandb
+
+            run.summary.update({"test/accuracy": results["test_accuracy"], **results})
+            table = wandb.plot.confusion_matrix(
+                y_true=test_labels.tolist(), preds=test_logits.argmax(1).tolist(), class_names=list(EMOTIONS)
+            )
+            run.log({"test/confusion_matrix": table})
+
+        self._try(log)
+
+    def finish(self) -> None:
+        self._try(lambda run: run.finish())
+
+    def _try(self, action) -> None:
+        if self.run is None:
+            return
+        try:
+            action(self.run)
+        except Exception as error:  # whatever W&B does, the training goes on
+            warnings.warn(f"W&B failed ({error}); the run goes on without it", stacklevel=3)
+            self.run = None
+
+
+@contextlib.contextmanager
+def mirror_run(experiment: Experiment, dataset: Dataset, seed: int, mode: str = "auto"):
+    """Yield a Mirror of this run.
+
+    mode: "online", "offline", "disabled", or "auto": what $WANDB_MODE says, else online if the
+    user is logged in, else offline. Offline runs lie in reports/wandb/; `wandb sync` uploads them.
+    """
+    mirror = Mirror(_start(experiment, dataset, seed, mode))
+    try:
+        yield mirror
+    finally:
+        mirror.finish()
+
+
+def _start(experiment: Experiment, dataset: Dataset, seed: int, mode: str):
+    mode = _choose_mode() if mode == "auto" else mode
+    if mode == "disabled":
+        return None
+    try:
+        import wandb
+
+        folder = PROJECT / "reports"
+        os.environ.setdefault("WANDB_DIR", str(folder))
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # else tables go to a folder of the user's
+        return wandb.init(
+            project=PROJECT_NAME,
+            group=f"{experiment.report}/{experiment.step}",
+            job_type="train",
+            name=f"{experiment.name}-{dataset.name}-seed{seed}",
+            config={**experiment.config, "experiment": experiment.name, "seed": seed, "data": dataset.name},
+            mode=mode,
+            settings=wandb.Settings(silent=True),
+        )
+    except Exception as error:
+        warnings.warn(f"W&B is not available ({error}); the run goes on without it", stacklevel=4)
+        return None
+
+
+def _choose_mode() -> str:
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    with contextlib.suppress(Exception):
+        import wandb
+
+        if wandb.Api(timeout=5).api_key:
+            return "online"
+    return "offline"

@@ -1,0 +1,352 @@
+"""Train an experiment: one loop, the same for every model, on CUDA, MPS or the CPU.
+
+    python -m fer_lib.train EXPERIMENT --seed 0 1 2
+
+needs no notebook, and of the packages only torch, numpy, pandas, safetensors, filelock and tqdm.
+"""
+
+import argparse
+import contextlib
+import copy
+import os
+import platform
+import re
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from fer_lib import __version__, record
+from fer_lib.augment import augment_batch
+from fer_lib.data import Dataset, Split, load_data
+from fer_lib.evaluate import calc_accuracy, calc_confusion, calc_macro_f1
+from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment
+from fer_lib.models import MODELS
+from fer_lib.preprocess import balance_classes, scale_pixels
+from fer_lib.track import mirror_run
+
+INFERENCE_BATCH = 64  # on a CPU, small enough that the activations stay in its cache
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run computes, and how: `precision` is that of the forward pass in training."""
+
+    device: torch.device
+    name: str
+    precision: torch.dtype
+    memory_format: torch.memory_format
+
+    def autocast(self):
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def put(self, images: np.ndarray) -> torch.Tensor:
+        """uint8 (N, 48, 48) to a tensor (N, 1, 48, 48) on the device."""
+        return torch.from_numpy(images)[:, None].to(self.device)
+
+
+def choose_hardware() -> Hardware:
+    """Take CUDA, else MPS, else the CPU; bfloat16 and channels_last where they are fast.
+
+    On a CPU that is where it multiplies bfloat16 matrices itself (AMX): three times as fast
+    as float32 there, and slower than it elsewhere.
+    """
+    plain, fast = (torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)
+    if torch.cuda.is_available():
+        quick = torch.cuda.get_device_capability() >= (8, 0)
+        return Hardware(torch.device("cuda"), torch.cuda.get_device_name(), *(fast if quick else plain))
+    if torch.backends.mps.is_available():
+        return Hardware(torch.device("mps"), f"Apple {platform.machine()} GPU", *plain)
+    with contextlib.suppress(OSError):
+        if "amx_bf16" in (text := Path("/proc/cpuinfo").read_text()):
+            name = re.search(r"model name\s*: (.*)", text)[1]
+            return Hardware(torch.device("cpu"), f"{name} with AMX, {torch.get_num_threads()} threads", *fast)
+    return Hardware(torch.device("cpu"), f"{platform.machine()} CPU, {torch.get_num_threads()} threads", *plain)
+
+
+def get_runs(
+    experiment: Experiment,
+    dataset: Dataset,
+    seeds: list[int],
+    retrain: bool = False,
+    wandb_mode: str = "auto",
+) -> list[record.Run]:
+    """Read back the runs that are on record with this very config and data; train the others.
+
+    retrain: train in any case, and replace what is on record. Returns a run a seed."""
+    runs = []
+    for seed in seeds:
+        run = None if retrain else record.read_run(experiment, dataset, seed)
+        runs.append(run or train_run(experiment, dataset, seed, wandb_mode))
+    return runs
+
+
+def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: str = "auto") -> record.Run:
+    """Train one run to its end, from its checkpoint if one was left, and record it.
+
+    The epoch with the best validation accuracy counts, the first of equals; the test split is
+    read once, with the weights of that epoch. Results: best_epoch, epochs, parameters;
+    at the best epoch train_accuracy (as met in training: augmented, balanced, dropout on),
+    train_accuracy_clean (afterwards, on the untouched training split), validation_accuracy,
+    validation_loss, validation_macro_f1, test_accuracy, test_macro_f1; at the last epoch
+    last_train_accuracy, last_train_accuracy_clean, last_validation_accuracy. All 0-1.
+
+    Every draw comes from the seed and the epoch's number, so an interrupted run ends with
+    the numbers of one that was not: to the bit, on the same machine with as many threads.
+    """
+    hardware = choose_hardware()
+    validation, test = dataset.validation, dataset.test  # missing splits are better told before the training
+    split = balance_classes(dataset.train, seed=seed) if experiment.balance else dataset.train
+    images, labels = hardware.put(split.images), torch.from_numpy(split.labels).to(hardware.device)
+    folder = record.find_folder(experiment, dataset.name, seed)
+    with contextlib.ExitStack() as stack:
+        work = stack.enter_context(record.claim(folder))
+        mirror = stack.enter_context(mirror_run(experiment, dataset, seed, wandb_mode))
+        stack.enter_context(torch.random.fork_rng())  # leave the caller's random numbers alone
+        torch.manual_seed(seed)
+        model = MODELS[experiment.model]().to(hardware.device, memory_format=hardware.memory_format)
+        optimizer = torch.optim.Adam(model.parameters(), experiment.learning_rate, fused=True)
+        checkpoint = work / "checkpoint.pt"
+        history, best = load_checkpoint(checkpoint, experiment, dataset, model, optimizer)
+        for row in history:
+            mirror.log_epoch(row)
+        bar = stack.enter_context(make_progress_bar(experiment, dataset, seed, len(history), len(labels)))
+        while not is_finished(history, experiment):
+            start = time.perf_counter()
+            epoch = len(history) + 1
+            generator = seed_epoch(seed, epoch, hardware.device)
+            loss, accuracy = train_one_epoch(model, optimizer, images, labels, experiment, hardware, generator, bar)
+            logits = predict_logits(model, validation, hardware)
+            history.append(
+                {
+                    "epoch": epoch,
+                    "train_loss": loss,
+                    "train_accuracy": accuracy,
+                    "validation_loss": calc_loss(logits, validation.labels),
+                    "validation_accuracy": calc_accuracy(logits, validation.labels),
+                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "seconds": time.perf_counter() - start,
+                }
+            )
+            if find_best(history) == epoch:
+                best = copy.deepcopy(model.state_dict())
+            save_checkpoint(checkpoint, experiment, dataset, model, optimizer, history, best)
+            mirror.log_epoch(history[-1])
+        results, logits = summarise_run(model, best, history, dataset, hardware)
+        mirror.log_results(results, test.labels, logits["test"])
+        environment = describe_environment(hardware, history, len(split))
+        return record.write_run(experiment, dataset, seed, results, environment, history, logits)
+
+
+def train_one_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    experiment: Experiment,
+    hardware: Hardware,
+    generator: torch.Generator,
+    bar: tqdm,
+) -> tuple[float, float]:
+    """See each image once, in random order; return the mean loss and the accuracy as met on the way.
+
+    images: uint8 (N, 1, 48, 48) and labels: int64 (N,), both on the device."""
+    model.train()
+    total_loss, correct = (torch.zeros((), device=hardware.device) for _ in range(2))
+    order = torch.randperm(len(labels), generator=generator, device=hardware.device)
+    batches = [batch for batch in order.split(experiment.batch_size) if len(batch) > 1]  # batch norm needs two
+    for batch in batches:
+        inputs = augment_batch(scale_pixels(images[batch]), experiment.augmentation, generator)
+        inputs, targets = inputs.contiguous(memory_format=hardware.memory_format), labels[batch]
+        with hardware.autocast():
+            logits = model(inputs)
+        loss = F.cross_entropy(logits.float(), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            total_loss += loss * len(batch)
+            correct += (logits.argmax(1) == targets).sum()
+        bar.update()
+    seen = sum(map(len, batches))
+    return total_loss.item() / seen, correct.item() / seen
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, split: Split, hardware: Hardware) -> np.ndarray:
+    """Logits of a split in its order, float32 (N, 7): in full precision, whatever the training's."""
+    model.eval()
+    batches = hardware.put(split.images).split(INFERENCE_BATCH)
+    inputs = (scale_pixels(batch).contiguous(memory_format=hardware.memory_format) for batch in batches)
+    return torch.cat([model(batch) for batch in inputs]).cpu().numpy()
+
+
+def calc_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy in nats of logits, float (N, 7), and labels, int64 (N,)."""
+    return F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
+
+
+def seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
+    """Seed the default generators (dropout) and return one for order and augmentation.
+
+    Both depend on the seed and the epoch alone, so a checkpoint needs no generator's state."""
+    default, own = np.random.SeedSequence([seed, epoch]).generate_state(2)
+    torch.manual_seed(int(default))
+    return torch.Generator(device).manual_seed(int(own))
+
+
+def find_best(history: list[dict]) -> int:
+    """The epoch, from 1, with the best validation accuracy; the first of equals."""
+    return max(history, key=lambda row: (row["validation_accuracy"], -row["epoch"]))["epoch"]
+
+
+def is_finished(history: list[dict], experiment: Experiment) -> bool:
+    """Whether all epochs are done, or the last `patience` of them brought nothing better."""
+    if not history:
+        return False
+    return len(history) >= experiment.epochs or len(history) - find_best(history) >= experiment.patience
+
+
+def save_checkpoint(
+    path: Path,
+    experiment: Experiment,
+    dataset: Dataset,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: list[dict],
+    best: dict,
+) -> None:
+    """Write all that the next epoch needs; a kill at any moment leaves the old file or the new one."""
+    state = {
+        "identity": [experiment.digest, dataset.fingerprint],
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": history,
+        "best": best,
+    }
+    partial = path.with_suffix(".new")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_checkpoint(
+    path: Path, experiment: Experiment, dataset: Dataset, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[list[dict], dict]:
+    """Restore model and optimizer from a checkpoint of this run, if there is one; return its
+    history and the best epoch's weights. One of another config or data is left unused."""
+    if not path.exists():
+        return [], {}
+    device = next(model.parameters()).device
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise RuntimeError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
+    if state["identity"] != [experiment.digest, dataset.fingerprint]:
+        return [], {}
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["history"], state["best"]
+
+
+def summarise_run(
+    model: nn.Module, best: dict, history: list[dict], dataset: Dataset, hardware: Hardware
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """The results of a run and its logits at the best epoch; the one place that reads the test split."""
+    last_clean = calc_accuracy(predict_logits(model, dataset.train, hardware), dataset.train.labels)
+    model.load_state_dict(best)
+    clean = last_clean
+    if find_best(history) != len(history):
+        clean = calc_accuracy(predict_logits(model, dataset.train, hardware), dataset.train.labels)
+    logits = {split.name: predict_logits(model, split, hardware) for split in (dataset.validation, dataset.test)}
+    labels = {"validation": dataset.validation.labels, "test": dataset.test.labels}
+    row, last = history[find_best(history) - 1], history[-1]
+    results = {
+        "best_epoch": row["epoch"],
+        "epochs": len(history),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "train_accuracy": row["train_accuracy"],
+        "train_accuracy_clean": clean,
+        "validation_accuracy": row["validation_accuracy"],
+        "validation_loss": row["validation_loss"],
+        "validation_macro_f1": calc_macro_f1(calc_confusion(logits["validation"], labels["validation"])),
+        "test_accuracy": calc_accuracy(logits["test"], labels["test"]),
+        "test_macro_f1": calc_macro_f1(calc_confusion(logits["test"], labels["test"])),
+        "last_train_accuracy": last["train_accuracy"],
+        "last_train_accuracy_clean": last_clean,
+        "last_validation_accuracy": last["validation_accuracy"],
+    }
+    return {key: round(value, 6) for key, value in results.items()}, logits
+
+
+def describe_environment(hardware: Hardware, history: list[dict], images: int) -> dict:
+    """Versions and hardware, and what the epochs cost: seconds in all, training images per second."""
+    seconds = sum(row["seconds"] for row in history)
+    return {
+        "fer_lib": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "hardware": hardware.name,
+        "precision": str(hardware.precision).removeprefix("torch."),
+        "seconds": round(seconds, 1),
+        "images_per_second": round(images * len(history) / seconds),
+    }
+
+
+def make_progress_bar(experiment: Experiment, dataset: Dataset, seed: int, epochs_done: int, images: int) -> tqdm:
+    """A bar on a terminal or in a notebook; none where the output goes to a file."""
+    batches = -(-images // experiment.batch_size)
+    return tqdm(
+        desc=f"{experiment.name} {dataset.name} seed {seed}",
+        total=batches * experiment.epochs,
+        initial=batches * epochs_done,
+        unit=" batches",
+        mininterval=0.5,
+        leave=False,
+        disable=not (sys.stderr.isatty() or "ipykernel" in sys.modules),
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m fer_lib.train", description="Train an experiment and record it.")
+    parser.add_argument("experiment", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (default: 0)")
+    parser.add_argument("--data", default="auto", help="a FER2013 file, drawn, or auto (default)")
+    parser.add_argument("--epochs", type=int, help="at most so many, in place of the experiment's own")
+    parser.add_argument("--wandb", default="auto", choices=["auto", "online", "offline", "disabled"])
+    parser.add_argument("--retrain", action="store_true", help="train although the run is on record")
+    options = parser.parse_args(arguments)
+    try:
+        experiment = find_experiment(options.experiment)
+        if options.epochs is not None:
+            experiment = replace(experiment, epochs=options.epochs)
+        dataset = load_data(options.data)
+        for seed in options.seed:
+            (run,) = get_runs(experiment, dataset, [seed], options.retrain, options.wandb)
+            print(describe_run(run))
+    except (ValueError, RuntimeError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "\ninterrupted; the same command goes on from the last finished epoch\n")
+
+
+def describe_run(run: record.Run) -> str:
+    results, minutes = run.results, run.environment["seconds"] / 60
+    return (
+        f"{run.experiment.name} {run.data} seed {run.seed}: "
+        f"best of {results['epochs']} epochs is {results['best_epoch']}, "
+        f"validation {results['validation_accuracy']:.1%}, test {results['test_accuracy']:.1%}, "
+        f"{minutes:.1f} min at {run.environment['images_per_second']:,} images/s; {run.folder.name} is on record"
+    )
+
+
+if __name__ == "__main__":
+    main()
