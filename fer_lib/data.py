@@ -6,13 +6,11 @@ is read once, checked to the last pixel, and kept as bytes in a cache.
 """
 
 import contextlib
-import gzip
 import hashlib
 import os
 import tarfile
 import warnings
 import zipfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -161,16 +159,23 @@ def _split_rows(name: str, fingerprint: str, images: np.ndarray, codes: np.ndarr
     return Dataset(name, fingerprint, splits)
 
 
-def load_votes(path: str | os.PathLike) -> pd.DataFrame:
+def load_votes(dataset: Dataset, path: str | os.PathLike = "auto") -> pd.DataFrame | None:
     """Read the FER+ votes (fer2013new.csv), one row for each row of FER2013, in its order.
 
-    Returns a DataFrame of int64 with the columns `VOTES`: how many of the ten taggers
-    chose each; index with `Split.rows`. Raises DataError for any other file.
+    path: "auto" takes $FER_VOTES, else fer2013new.csv beside the file that $FER_DATA names or
+    in the project's folder data/, and returns None where there is none, or where `dataset` is
+    not FER2013. Returns a DataFrame of int64 with the columns `VOTES`: how many of the ten
+    taggers chose each; index it with `Split.rows`. Raises DataError for any other file.
     """
+    if path == "auto":
+        beside = Path(os.environ.get("FER_DATA") or PROJECT / "data" / "x").expanduser().with_name("fer2013new.csv")
+        path = os.environ.get("FER_VOTES") or (beside if beside.is_file() else None)
+        if path is None or dataset.name != "fer2013":
+            return None
     path = _check_path(Path(path).expanduser())
     try:
         table = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
+    except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{path.name}: not a CSV file ({error})") from error
     missing = [column for column in ("Usage", *VOTES) if column not in table]
     if missing:
@@ -178,6 +183,10 @@ def load_votes(path: str | os.PathLike) -> pd.DataFrame:
     votes = table[list(VOTES)]
     if not all(pd.api.types.is_integer_dtype(kind) for kind in votes.dtypes) or not votes.stack().between(0, 10).all():
         raise DataError(f"{path.name}: votes must be whole numbers from 0 to 10")
+    usages = np.concatenate([np.full(len(split), USAGES[SPLITS.index(name)]) for name, split in dataset.splits.items()])
+    rows = np.concatenate([split.rows for split in dataset.splits.values()])
+    if len(table) <= rows.max() or (table["Usage"].to_numpy()[rows] != usages).any():
+        raise DataError(f"{path.name}: its rows are not those of this data set ({dataset.name})")
     return votes
 
 
@@ -376,7 +385,9 @@ def _explain_pixels(name: str, row: int, pixels: bytes) -> None:
     values = pixels.split(b" ")
     for place, value in enumerate((value for value in values if value), start=1):
         if not value.isdigit() or len(value) > 3 or int(value) > 255:
-            raise DataError(f"{name}, row {row}: pixel {place} is {_show(value)}, expected a whole number from 0 to 255")
+            raise DataError(
+                f"{name}, row {row}: pixel {place} is {_show(value)}, expected a whole number from 0 to 255"
+            )
     if (count := sum(map(bool, values))) != PIXELS:
         raise DataError(f"{name}, row {row}: {count} pixels, expected {PIXELS} ({SIDE} x {SIDE})")
 

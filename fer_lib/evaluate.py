@@ -1,8 +1,13 @@
-"""Metrics of recorded logits, their intervals, and tests of one experiment against another."""
+"""Metrics of recorded logits, their intervals over seeds, and tests of one experiment against another."""
+
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from fer_lib.data import EMOTIONS
+
+CONFIDENCE = 0.95
 
 
 def calc_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -19,9 +24,10 @@ def calc_confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def calc_recall(confusion: np.ndarray) -> np.ndarray:
-    """Share of each class that was recognised, float (7,), 0-1; NaN for a class without images."""
+    """Share of each class that was recognised, float (..., 7), 0-1, of counts (..., 7, 7);
+    NaN for a class without images."""
     with np.errstate(invalid="ignore"):
-        return confusion.diagonal() / confusion.sum(1)
+        return np.diagonal(confusion, axis1=-2, axis2=-1) / confusion.sum(-1)
 
 
 def calc_macro_f1(confusion: np.ndarray) -> float:
@@ -30,3 +36,161 @@ def calc_macro_f1(confusion: np.ndarray) -> float:
     A class with neither images nor predictions does not count."""
     total = confusion.sum(0) + confusion.sum(1)
     return float((2 * confusion.diagonal()[total > 0] / total[total > 0]).mean())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95% interval; the bounds are NaN where one run is all there is."""
+
+    mean: float
+    low: float
+    high: float
+    runs: int
+
+    def format(self, scale: float = 100, digits: int = 1, sign: bool = False) -> str:
+        """ "51.2 ± 0.8", in units of 1/scale; "51.2" for one run."""
+        text = f"{self.mean * scale:{'+' if sign else ''}.{digits}f}"
+        return text if np.isnan(self.low) else f"{text} ± {(self.high - self.mean) * scale:.{digits}f}"
+
+
+def estimate_mean(values) -> Estimate:
+    """Mean of one value a seed, with Student's t interval: what another seed set would be expected to give.
+
+    It covers the chance in training, not that in which images the split holds."""
+    from scipy import stats  # here, so that training needs no scipy
+
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return Estimate(float(values.mean()), np.nan, np.nan, len(values))
+    spread = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return Estimate(float(values.mean()), float(values.mean() - spread), float(values.mean() + spread), len(values))
+
+
+def estimate_difference(before, after) -> Estimate:
+    """Mean of after - before, paired by seed: both lists in the same order of seeds."""
+    return estimate_mean(np.subtract(after, before))
+
+
+def test_mcnemar(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> float:
+    """p-value of McNemar's exact test (1947, doi:10.1007/BF02295996) that two runs err equally often.
+
+    before, after: logits (N, 7) of the same images; labels: int (N,)."""
+    from scipy import stats
+
+    right_before, right_after = (logits.argmax(1) == labels for logits in (before, after))
+    lost, won = np.sum(right_before & ~right_after), np.sum(~right_before & right_after)
+    return float(stats.binomtest(int(won), int(won + lost)).pvalue) if won + lost else 1.0
+
+
+test_mcnemar.__test__ = False  # a statistical test, not one of pytest's
+
+
+def judge_effect(effect: Estimate, claimed_sign: int) -> str:
+    """The verdict on a claim that an effect is above (claimed_sign 1) or below (-1) zero.
+
+    confirmed: the 95% interval lies wholly on the claimed side of zero; refuted: wholly on the
+    other; not confirmed: it holds zero, so these runs cannot tell, or there is no interval.
+    """
+    near, far = sorted((claimed_sign * effect.low, claimed_sign * effect.high))
+    return "confirmed" if near > 0 else "refuted" if far < 0 else "not confirmed"
+
+
+def collect_results(runs: list) -> pd.DataFrame:
+    """One row a run: experiment, step, title, seed, data, and all its results and environment."""
+    rows = [
+        {
+            "experiment": run.experiment.name,
+            "step": run.experiment.step,
+            "title": run.experiment.title,
+            "data": run.data,
+            "seed": run.seed,
+            **run.results,
+            **run.environment,
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(rows)
+
+
+SUMMARY = {
+    "train_accuracy": "train, as met (%)",
+    "train_accuracy_clean": "train, clean (%)",
+    "validation_accuracy": "validation (%)",
+    "test_accuracy": "test (%)",
+    "test_macro_f1": "test macro F1 (%)",
+    "last_train_accuracy": "train, last epoch (%)",
+    "last_validation_accuracy": "validation, last epoch (%)",
+}
+"""The columns of a results table, in order; unless it says otherwise, at the best epoch."""
+
+
+def summarise_experiments(runs: list) -> pd.DataFrame:
+    """One row an experiment, in the order met: parameters, and mean ± half the 95% interval over its seeds."""
+    table = collect_results(runs)
+    rows = {}
+    for (step, title), group in table.groupby(["step", "title"], sort=False):
+        row = {"seeds": len(group), "parameters": f"{group['parameters'].iloc[0]:,}"}
+        row |= {label: estimate_mean(group[column]).format() for column, label in SUMMARY.items()}
+        row["epochs"] = estimate_mean(group["epochs"]).format(1, 0)
+        row["minutes a run"] = f"{group['seconds'].mean() / 60:.1f}"
+        rows[f"{step} {title}"] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def get_best_validation(results: dict) -> float:
+    """Validation accuracy, 0-1, at the best epoch of a run."""
+    return results["validation_accuracy"]
+
+
+def calc_last_gap(results: dict) -> float:
+    """Accuracy in training, as met, less that on validation at the last epoch of a run: how far it overfits."""
+    return results["last_train_accuracy"] - results["last_validation_accuracy"]
+
+
+def compare_with_report(runs: list) -> pd.DataFrame:
+    """Accuracy in training and on validation, in percent: what the report gives, and what was measured."""
+    rows = {}
+    for experiment in dict.fromkeys(run.experiment for run in runs):
+        results = [run.results for run in runs if run.experiment == experiment]
+        reported = experiment.reported or (np.nan, np.nan)
+        row = {"reported: train": f"{100 * reported[0]:.0f}", "reported: validation": f"{100 * reported[1]:.0f}"}
+        for prefix, place in (("last_", "last epoch"), ("", "best epoch")):
+            for split in ("train", "validation"):
+                values = [result[f"{prefix}{split}_accuracy"] for result in results]
+                row[f"{place}: {split}"] = estimate_mean(values).format()
+        rows[f"{experiment.step} {experiment.title}"] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one claim: the effect a report gives and the one measured, both in the same unit.
+
+    claim: as numbered in the README; quantity: what was measured; reported: 0-1 or None; measured:
+    an Estimate over seeds; verdict: of `judge_effect`; why: in words, without figures.
+    """
+
+    claim: str
+    quantity: str
+    reported: float | None
+    measured: Estimate
+    verdict: str
+    why: str
+
+
+def tabulate_verdicts(verdicts: list[Verdict]) -> pd.DataFrame:
+    """One row a verdict, effects in percentage points."""
+    rows = [
+        {
+            "claim": verdict.claim,
+            "quantity": verdict.quantity,
+            "reported (points)": "—" if verdict.reported is None else f"{100 * verdict.reported:+.1f}",
+            "measured (points)": f"{100 * verdict.measured.mean:+.1f}",
+            "95% interval": f"{100 * verdict.measured.low:+.1f} to {100 * verdict.measured.high:+.1f}",
+            "seeds": verdict.measured.runs,
+            "verdict": verdict.verdict,
+            "why": verdict.why,
+        }
+        for verdict in verdicts
+    ]
+    return pd.DataFrame(rows).set_index("claim")

@@ -13,7 +13,8 @@ class Experiment:
     """What a run is made of, save for its seed and its data.
 
     name: the step of the report first; report: "A" or "B"; step: as in the report;
-    title: a few words for tables and figures; model: a name in `MODELS`;
+    title: a few words for tables and figures; reported: the report's accuracy in training and
+    on validation, 0-1, where it gives them; model: a name in `MODELS`;
     balance: bring every class of the training split up to the largest one's size;
     augmentation: of the training images, drawn anew whenever one is seen;
     epochs: at most; patience: stop after so many epochs without a better validation
@@ -26,6 +27,7 @@ class Experiment:
     report: str
     step: str
     title: str
+    reported: tuple[float, float] | None
     model: str
     balance: bool = False
     augmentation: Augmentation = Augmentation()
@@ -47,7 +49,7 @@ class Experiment:
     @property
     def config(self) -> dict:
         """All that can change a result, as plain values; the words that only describe are left out."""
-        described = ("name", "report", "step", "title")
+        described = ("name", "report", "step", "title", "reported")
         return {key: value for key, value in asdict(self).items() if key not in described}
 
     @property
@@ -67,8 +69,10 @@ class Experiment:
 EXPERIMENTS = {
     experiment.name: experiment
     for experiment in (
-        Experiment("a1_baseline", "A", "A1", "Baseline", model="BaselineModel"),
-        Experiment("a1b_baseline_balanced", "A", "A1b", "Baseline, balanced", model="BaselineModel", balance=True),
+        Experiment("a1_baseline", "A", "A1", "Baseline", (0.77, 0.51), "BaselineModel"),
+        Experiment(
+            "a1b_baseline_balanced", "A", "A1b", "Baseline, balanced", (0.67, 0.54), "BaselineModel", balance=True
+        ),
     )
 }
 """Every experiment by name, in the order of the reports."""

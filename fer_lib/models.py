@@ -33,3 +33,8 @@ def _conv_pool_relu(inputs: int, filters: int) -> list[nn.Module]:
 
 MODELS = {model.__name__: model for model in (BaselineModel,)}
 """Every architecture by the name that an experiment gives it."""
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers training adjusts."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from fer_lib.data import PROJECT, Dataset
+from fer_lib.evaluate import Verdict
 from fer_lib.experiments import EXPERIMENTS, Experiment
 
 
@@ -115,6 +116,21 @@ def write_run(
     shutil.rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
     return _open_run(folder, experiment, record)
+
+
+def write_verdicts(verdicts: list[Verdict], runs: list[Run]) -> Path | None:
+    """Keep a notebook's verdicts beside the runs, reports/verdicts/<claim>.json, for the comparison to collect.
+
+    Only if every run they rest on is a published one on FER2013; else nothing is written, and None returned.
+    """
+    if any(run.folder != find_folder(EXPERIMENTS[run.experiment.name], "fer2013", run.seed) for run in runs):
+        return None
+    (claim,) = {verdict.claim for verdict in verdicts}
+    path = runs_folder().parent / "verdicts" / f"{claim}.json"
+    path.parent.mkdir(exist_ok=True)
+    rows = [asdict(verdict) for verdict in verdicts]
+    path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
 
 
 def work_folder(folder: Path) -> Path:

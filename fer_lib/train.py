@@ -27,7 +27,7 @@ from fer_lib.augment import augment_batch
 from fer_lib.data import Dataset, Split, load_data
 from fer_lib.evaluate import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment
-from fer_lib.models import MODELS
+from fer_lib.models import MODELS, count_parameters
 from fer_lib.preprocess import balance_classes, scale_pixels
 from fer_lib.track import mirror_run
 
@@ -272,7 +272,7 @@ def summarise_run(
     results = {
         "best_epoch": row["epoch"],
         "epochs": len(history),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": count_parameters(model),
         "train_accuracy": row["train_accuracy"],
         "train_accuracy_clean": clean,
         "validation_accuracy": row["validation_accuracy"],

@@ -1,0 +1,83 @@
+"""From recorded runs to executed notebooks to the site. `make` calls it; so can you:
+
+    snakemake -c2 site      the report: read recorded runs back, execute the notebooks, build the site
+    snakemake -c2 full      first train every published run that is not on record
+    snakemake -c1 publish   execute notebooks/ in place, with their defaults, on FER2013
+"""
+
+import yaml
+from pathlib import Path
+
+from fer_lib.data import find_data
+from fer_lib.experiments import EXPERIMENTS
+
+NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
+QUICK = find_data() is None  # no FER2013: a quick profile on the drawn faces
+SEEDS = config.get("seeds", [0, 1, 2])
+RUNS = expand("reports/runs/{experiment}/fer2013-seed{seed}/run.json", experiment=EXPERIMENTS, seed=SEEDS)
+
+
+rule site:
+    input:
+        expand("reports/notebooks/{name}.ipynb", name=NOTEBOOKS),
+        "reports/conf.py",
+        "reports/index.md",
+        "reports/results.csv",
+    output:
+        "reports/site/index.html",
+    shell:
+        "sphinx-build -q -E -d .snakemake/doctrees reports reports/site"
+
+
+def choose_parameters(notebook):
+    """What of the quick profile this notebook takes; nothing where FER2013 is at hand."""
+    import papermill
+
+    profile = yaml.safe_load(Path("params/quick.yaml").read_text()) if QUICK else {}
+    known = papermill.inspect_notebook(notebook)
+    return {name: value for name, value in profile.items() if name in known}
+
+
+rule notebook:
+    input:
+        "notebooks/{name}.ipynb",
+        [path for path in RUNS if Path(path).exists()],
+    output:
+        "reports/notebooks/{name}.ipynb",
+    params:
+        quick=QUICK,
+    retries: 2  # kernels that start at once can race for a port
+    run:
+        import papermill
+
+        papermill.execute_notebook(
+            input[0], output[0], choose_parameters(input[0]), progress_bar=False, request_save_on_cell_execute=False
+        )
+
+
+rule run:
+    output:
+        "reports/runs/{experiment}/fer2013-seed{seed}/run.json",
+    shell:
+        "OMP_NUM_THREADS={threads} python -m fer_lib.train {wildcards.experiment} --seed {wildcards.seed}"
+
+
+rule full:
+    input:
+        RUNS,
+        "reports/site/index.html",
+
+
+rule results:
+    input:
+        [path for path in RUNS if Path(path).exists()],
+    output:
+        "reports/results.csv",
+    shell:
+        "python -m fer_lib.results"
+
+
+rule publish:
+    shell:
+        "jupyter nbconvert --log-level WARN --to notebook --execute --inplace"
+        " --ExecutePreprocessor.record_timing=False notebooks/*.ipynb"

@@ -1,0 +1,110 @@
+"""What is in the data before any training: duplicates, main directions, and what other people call the faces."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from fer_lib.data import EMOTIONS, PIXELS, SIDE, SPLITS, VOTES, Dataset, Split
+
+VOTE_CLASSES = {"anger": 0, "disgust": 1, "fear": 2, "happiness": 3, "sadness": 4, "surprise": 5, "neutral": 6}
+"""FER+'s names for FER2013's labels; it has contempt, unknown and NF (no face) besides."""
+
+
+def tabulate_counts(dataset: Dataset) -> pd.DataFrame:
+    """How many images of each class (row) each split (column) holds."""
+    counts = {name: np.bincount(split.labels, minlength=len(EMOTIONS)) for name, split in dataset.splits.items()}
+    return pd.DataFrame(counts, index=EMOTIONS)
+
+
+def tabulate_pixels(dataset: Dataset) -> pd.DataFrame:
+    """Mean, contrast and extremes of each split's pixels, in grey levels of 0-255."""
+    rows = {}
+    for name, split in dataset.splits.items():
+        means, deviations = measure_images(split)
+        rows[name] = {
+            "images": len(split),
+            "mean grey": means.mean(),
+            "contrast (mean standard deviation)": deviations.mean(),
+            "lowest": split.images.min(),
+            "highest": split.images.max(),
+            "images of a single grey": int((deviations == 0).sum()),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").round(1)
+
+
+def measure_images(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the pixels of each image, float (N,), in grey levels."""
+    flat = split.images.reshape(len(split), PIXELS)
+    return flat.mean(1), flat.std(1)
+
+
+def calc_mean_faces(split: Split) -> np.ndarray:
+    """The mean image of each class, float (7, 48, 48), 0-255; NaN for a class without images."""
+    with np.errstate(invalid="ignore"):
+        total = np.stack([split.images[split.labels == label].sum(0, dtype=np.int64) for label in range(len(EMOTIONS))])
+        return total / np.bincount(split.labels, minlength=len(EMOTIONS))[:, None, None]
+
+
+def calc_eigenfaces(split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components of the images (Turk and Pentland 1991, doi:10.1162/jocn.1991.3.1.71).
+
+    Returns the first `count`, float (count, 48, 48) of length 1, each with its largest pixel
+    positive, and the share of the variance that each explains, float (count,), 0-1."""
+    flat = split.images.reshape(len(split), PIXELS).astype(np.float32)
+    flat -= flat.mean(0)
+    variances, vectors = np.linalg.eigh(flat.T @ flat)
+    faces = vectors.T[::-1][:count]
+    faces = faces * np.sign(faces[np.arange(count), np.abs(faces).argmax(1)])[:, None]
+    return faces.reshape(-1, SIDE, SIDE), variances[::-1][:count] / variances.sum()
+
+
+def find_duplicates(dataset: Dataset) -> pd.DataFrame:
+    """Every image that has an exact copy: row (in the file), split, label, and group (the same for copies)."""
+    parts = [
+        pd.DataFrame(
+            {
+                "row": split.rows,
+                "split": name,
+                "label": split.labels,
+                "group": [hashlib.md5(image).hexdigest() for image in split.images.reshape(len(split), PIXELS)],
+            }
+        )
+        for name, split in dataset.splits.items()
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    table = table[table.duplicated("group", keep=False)]
+    return table.assign(group=pd.factorize(table["group"])[0])
+
+
+def tabulate_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
+    """For each split: images with a copy in it, in each other split, and with a copy of another label."""
+    conflicting = duplicates.groupby("group")["label"].transform("nunique") > 1
+    rows = {}
+    for split in SPLITS:
+        own = duplicates[duplicates["split"] == split]
+        row = {}
+        for other in SPLITS:
+            elsewhere = duplicates.loc[duplicates["split"] == other].groupby("group").size()
+            copies = own["group"].map(elsewhere).fillna(0) - (split == other)
+            row[f"with a copy in {other}"] = int((copies > 0).sum())
+        row["with a copy of another label"] = int(conflicting[own.index].sum())
+        rows[split] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def measure_agreement(dataset: Dataset, votes: pd.DataFrame) -> pd.DataFrame:
+    """For each image, how FER+'s ten taggers see it: split, label, `choice` (the seven classes' label that
+    most voted for, -1 where that is contempt, unknown, no face, or no single one), `share` of the votes for
+    FER2013's label (0-1), and `agrees`, whether `choice` is that label."""
+    counts = votes.to_numpy()
+    leaders = counts == counts.max(1, keepdims=True)
+    labels = np.array([VOTE_CLASSES.get(name, -1) for name in VOTES])
+    choice = np.where(leaders.sum(1) == 1, labels[leaders.argmax(1)], -1)
+    column = np.argsort([VOTE_CLASSES.get(name, len(VOTES)) for name in VOTES], kind="stable")
+    parts = []
+    for name, split in dataset.splits.items():
+        share = counts[split.rows, column[split.labels]] / counts[split.rows].sum(1)
+        parts.append(pd.DataFrame({"split": name, "label": split.labels, "choice": choice[split.rows], "share": share}))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(agrees=table["choice"] == table["label"])

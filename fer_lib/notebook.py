@@ -1,0 +1,92 @@
+"""What every notebook does around its experiment: check its parameters, say what it ran on, give its verdict."""
+
+import ast
+import builtins
+import sys
+import types
+import typing
+
+import pandas as pd
+from IPython.display import Markdown, display
+
+from fer_lib import __version__
+from fer_lib.data import Dataset
+from fer_lib.plots import set_style
+from fer_lib.record import Run
+
+
+def start_notebook(cells: list[str], data: Dataset) -> None:
+    """Check the parameters, set the look of figures, and show versions and data.
+
+    cells: IPython's `In`, the source of every cell run so far. Raises ValueError for a parameter
+    that papermill passed in and this notebook does not have, or of another type than it has:
+    papermill itself only warns, and then publishes a run with the default.
+    """
+    check_parameters(cells)
+    set_style()
+    pd.set_option("display.max_columns", None, "display.width", 160)
+    torch = sys.modules["torch"].__version__.split("+")[0] if "torch" in sys.modules else "not loaded"
+    print(f"fer_lib {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}, torch {torch}")
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    print(f"data: {data.name} ({sizes}; fingerprint {data.fingerprint})")
+    if data.name == "drawn":
+        say(
+            "> **These are not FER2013's faces.** No FER2013 file was found, so this page was made from drawn faces "
+            "and shows only that everything runs. No figure on it says anything about the reports' claims."
+        )
+
+
+def check_parameters(cells: list[str]) -> None:
+    """Raise ValueError if papermill's cell assigns what the cell before it does not declare, or another type."""
+    injected = [place for place, cell in enumerate(cells) if cell.startswith("# Parameters\n")]
+    if not injected:
+        return
+    declared = {
+        node.target.id: ast.unparse(node.annotation)
+        for cell in cells[: injected[0]]
+        for node in ast.walk(_parse(cell))
+        if isinstance(node, ast.AnnAssign)
+    }
+    for node in _parse(cells[injected[0]]).body:
+        name, value = node.targets[0].id, ast.literal_eval(node.value)
+        if name not in declared:
+            raise ValueError(f"no parameter {name!r} here; there are {', '.join(declared)}")
+        if not _fits(value, eval(declared[name], vars(builtins))):
+            raise ValueError(f"parameter {name}: {value!r} is no {declared[name]}; give lists with papermill's -y")
+
+
+def _parse(cell: str) -> ast.Module:
+    try:
+        return ast.parse(cell)
+    except SyntaxError:  # a cell with IPython's own syntax declares nothing
+        return ast.Module([], [])
+
+
+def _fits(value: object, kind: type | types.GenericAlias | types.UnionType) -> bool:
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, one) for one in typing.get_args(kind))
+    if kind is None or kind is types.NoneType:
+        return value is None
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(item, typing.get_args(kind)[0]) for item in value)
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def say(text: str) -> None:
+    """Show Markdown: a sentence with a number in it is written by code, from a record."""
+    display(Markdown(text))
+
+
+def describe_cost(runs: list[Run]) -> None:
+    """Say how long the runs shown took to train, and on what."""
+    hardware = ", ".join(
+        dict.fromkeys(f"{run.environment['hardware']}, {run.environment['precision']}" for run in runs)
+    )
+    minutes = sum(run.environment["seconds"] for run in runs) / 60
+    speeds = sorted(run.environment["images_per_second"] for run in runs)
+    say(
+        f"{len(runs)} runs on {runs[0].data}, {minutes:.0f} minutes of training in all, "
+        f"{speeds[0]:,} to {speeds[-1]:,} images/s ({hardware})."
+    )

@@ -1,0 +1,391 @@
+"""Every figure of the report. Each function returns a matplotlib Figure whose title states what it
+shows, taken from the numbers drawn; colours are Okabe and Ito's, which colour-blind readers can
+tell apart, and mean the same throughout."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator, PercentFormatter
+
+from fer_lib.augment import crop, rotate
+from fer_lib.data import EMOTIONS, Dataset, Split
+from fer_lib.evaluate import calc_confusion, calc_recall, estimate_difference, estimate_mean
+from fer_lib.explore import calc_eigenfaces, calc_mean_faces, measure_images, tabulate_counts
+
+SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
+BEFORE, AFTER = "#7F7F7F", "#0072B2"  # the step that is compared with, and the step in question
+WON, LOST = "#009E73", "#D55E00"
+WIDTH = 9  # inches, a page's
+
+
+def set_style() -> None:
+    """Set the look of all figures; every notebook calls it once."""
+    sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "axes.titlelocation": "left",
+            "axes.titlesize": "medium",
+            "figure.titlesize": "medium",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+
+
+# --- the data -----------------------------------------------------------------------------
+
+
+def plot_class_counts(dataset: Dataset) -> Figure:
+    """Share of each class in each split; the counts stand above the bars."""
+    counts = tabulate_counts(dataset)
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
+    for place, (name, column) in enumerate(counts.items()):
+        bars = axes.bar(
+            np.arange(len(EMOTIONS)) + 0.27 * (place - 1), column / column.sum(), 0.25, color=SPLIT_COLOURS[name]
+        )
+        axes.bar_label(bars, [f"{count:,}" for count in column], fontsize=6.5, rotation=90, padding=2)
+        bars.set_label(f"{name} ({column.sum():,})")
+    total = counts["train"].sort_values()
+    _set_title(
+        figure,
+        f"{total.index[-1]} has {total.iloc[-1] / total.iloc[0]:.0f} times as many training images as "
+        f"{total.index[0]}; the three splits are alike",
+    )
+    axes.set_xticks(range(len(EMOTIONS)), EMOTIONS)
+    axes.set_ylabel("share of the split")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.margins(y=0.18)
+    axes.grid(axis="x", visible=False)
+    axes.legend()
+    return figure
+
+
+def plot_pixel_statistics(dataset: Dataset) -> Figure:
+    """Distribution of brightness and contrast over the images of each split."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharey=True)
+    measured = {name: measure_images(split) for name, split in dataset.splits.items()}
+    titles = ("mean of an image's pixels (grey level, 0–255)", "standard deviation of them (grey levels)")
+    for place, (axes, title) in enumerate(zip(panels, titles)):
+        for name, values in measured.items():
+            bins = np.linspace(0, (255, 110)[place], 52)
+            share = np.histogram(values[place], bins)[0] / len(values[place])
+            axes.stairs(share, bins, color=SPLIT_COLOURS[name], label=name, linewidth=1.6)
+        axes.set_xlabel(title)
+    panels[0].set_ylabel("share of the split's images")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[1].legend()
+    means = [values[0].mean() for values in measured.values()]
+    _set_title(
+        figure, f"Light and contrast vary widely, alike in all splits (mean grey {min(means):.1f} to {max(means):.1f})"
+    )
+    return figure
+
+
+def plot_mean_faces(split: Split) -> Figure:
+    """The mean image of each class, all in one scale of grey."""
+    faces = calc_mean_faces(split)
+    counts = np.bincount(split.labels, minlength=len(EMOTIONS))
+    titles = [f"{emotion}\n{count:,} images" for emotion, count in zip(EMOTIONS, counts)]
+    brightest, darkest = (EMOTIONS[pick(faces.mean((1, 2)))] for pick in (np.nanargmax, np.nanargmin))
+    return _draw_images(
+        faces,
+        titles,
+        f"The mean faces differ at mouth, brows and eyes; {brightest} is the brightest, {darkest} the darkest",
+        limits=(faces.min(), faces.max()),
+    )
+
+
+def plot_mean_face_differences(split: Split) -> Figure:
+    """Each class's mean face less the mean of all images: what is its own."""
+    faces = calc_mean_faces(split)
+    own = faces - split.images.mean(0)
+    reach = np.nanmax(np.abs(own))
+    strongest = EMOTIONS[np.nanargmax(np.nanstd(own, axis=(1, 2)))]
+    return _draw_images(
+        own,
+        EMOTIONS,
+        f"{strongest} departs furthest from the mean of all faces",
+        limits=(-reach, reach),
+        colours="PuOr_r",
+        label="grey levels\nabove the mean",
+    )
+
+
+def plot_eigenfaces(split: Split, count: int = 7) -> Figure:
+    """The main directions in which the images vary."""
+    faces, shares = calc_eigenfaces(split, count)
+    reach = np.abs(faces).max()
+    titles = [f"{place}: {share:.0%}" for place, share in enumerate(shares, start=1)]
+    return _draw_images(
+        faces,
+        titles,
+        f"The first {count} eigenfaces hold {shares.sum():.0%} of the variance, and most of them are light and pose",
+        limits=(-reach, reach),
+        colours="PuOr_r",
+        label="weight",
+    )
+
+
+def plot_agreement(agreement: pd.DataFrame) -> Figure:
+    """How far FER+'s ten taggers share FER2013's label, by class and by image."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4), width_ratios=(1.25, 1))
+    by_class = agreement.groupby("label")["agrees"].mean()
+    bars = panels[0].bar(range(len(by_class)), by_class, color=AFTER)
+    panels[0].bar_label(bars, [f"{share:.0%}" for share in by_class], padding=2)
+    panels[0].axhline(agreement["agrees"].mean(), color=BEFORE, linestyle="--", linewidth=1.2)
+    panels[0].annotate(
+        f"all: {agreement['agrees'].mean():.0%}", (1.5, agreement["agrees"].mean() + 0.02), color="#555555"
+    )
+    panels[0].set_xticks(range(len(EMOTIONS)), EMOTIONS, rotation=25)
+    panels[0].set(ylim=(0, 1.05), ylabel="images whose FER+ majority\nis FER2013's label")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[0].grid(axis="x", visible=False)
+    edges = np.linspace(-0.05, 1.05, 12)
+    shares = np.histogram(agreement["share"], edges)[0] / len(agreement)
+    panels[1].bar(edges[:-1] + 0.05, shares, 0.085, color=AFTER)
+    panels[1].set(xlabel="taggers who chose FER2013's label", ylabel="share of the images")
+    panels[1].yaxis.set_major_locator(MultipleLocator(0.05))
+    for axis in (panels[1].xaxis, panels[1].yaxis):
+        axis.set_major_formatter(PercentFormatter(1, 0))
+    worst, best = EMOTIONS[by_class.idxmin()], EMOTIONS[by_class.idxmax()]
+    _set_title(
+        figure,
+        f"FER2013's label is the majority's for {agreement['agrees'].mean():.0%} of the images: "
+        f"{by_class.max():.0%} of {best}, {by_class.min():.0%} of {worst}",
+    )
+    return figure
+
+
+# --- the treatment of the images ------------------------------------------------------------
+
+
+def plot_balancing(before: Split, after: Split) -> Figure:
+    """Counts of each class, the copies set apart from the originals."""
+    originals = np.bincount(before.labels, minlength=len(EMOTIONS))
+    copies = np.bincount(after.labels, minlength=len(EMOTIONS)) - originals
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
+    axes.bar(EMOTIONS, originals, 0.6, color=BEFORE, label="originals")
+    bars = axes.bar(EMOTIONS, copies, 0.6, bottom=originals, color=AFTER, label="copies, ±10 in grey level")
+    times = (originals + copies) / np.maximum(originals, 1)
+    axes.bar_label(bars, [f"×{factor:.1f}" if factor > 1 else "" for factor in times], padding=2)
+    most = int(np.argmax(times))
+    _set_title(
+        figure,
+        f"Balancing takes the training split from {len(before):,} to {len(after):,} images; each {EMOTIONS[most]} "
+        f"face is seen {times[most]:.0f} times",
+    )
+    axes.set_ylabel("training images")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylim(0, 1.1 * (originals + copies).max())
+    axes.grid(axis="x", visible=False)
+    axes.legend(ncols=2, loc="lower right", framealpha=1)
+    return figure
+
+
+def plot_balanced_faces(before: Split, after: Split) -> Figure:
+    """The class means of the copies less those of the originals."""
+    change = calc_mean_faces(after) - calc_mean_faces(before)
+    reach = np.nanmax(np.abs(change))
+    means = np.nanmean(change, axis=(1, 2))
+    return _draw_images(
+        change,
+        [f"{emotion}\n{mean:+.2f} on average" for emotion, mean in zip(EMOTIONS, means)],
+        f"Balancing moves no class's mean face by more than {reach:.1f} of 255 grey levels",
+        limits=(-reach, reach),
+        colours="PuOr_r",
+        label="grey levels",
+    )
+
+
+def plot_augmentations(face: np.ndarray, rotation: float, crop_padding: int, name: str) -> Figure:
+    """Flip, and the extremes of rotation and crop, of one float (48, 48) image, 0-255: a mean face."""
+    image = torch.from_numpy(face).float()[None, None]
+    padded = torch.nn.functional.pad(image, [crop_padding] * 4)
+    far = 2 * crop_padding
+
+    def cut(top: int, left: int) -> torch.Tensor:
+        return crop(padded, torch.tensor([top]), torch.tensor([left]), *image.shape[-2:])
+
+    pictures = {
+        "as it is": image,
+        "flipped": image.flip(-1),
+        f"rotated +{rotation:g}°": rotate(image, torch.tensor([rotation])),
+        f"rotated −{rotation:g}°": rotate(image, torch.tensor([-rotation])),
+        f"cropped:\n{crop_padding} px down and right": cut(0, 0),
+        f"cropped:\n{crop_padding} px up and left": cut(far, far),
+        "all three": crop(
+            torch.nn.functional.pad(rotate(image.flip(-1), torch.tensor([rotation])), [crop_padding] * 4),
+            torch.tensor([0]), torch.tensor([far]), *image.shape[-2:],
+        ),
+    }  # fmt: skip
+    return _draw_images(
+        np.stack([picture[0, 0].numpy() for picture in pictures.values()]),
+        list(pictures),
+        f"Flip, rotation and crop move the face and keep its expression ({name}, the extremes)",
+        limits=(0, 255),
+    )
+
+
+def plot_blurring(face: np.ndarray, means: dict[str, np.ndarray]) -> Figure:
+    """An image, float (48, 48), 0-255, and means of many random transformations of it."""
+    lost = {name: 1 - mean.std() / face.std() for name, mean in means.items()}
+    titles = ["as it is", *(f"{name}\n{share:.0%} of contrast lost" for name, share in lost.items())]
+    strongest = max(list(lost)[:3], key=lost.get)
+    return _draw_images(
+        np.stack([face, *means.values()]),
+        titles,
+        f"Of the three, {strongest} moves the features of the face furthest",
+        limits=(0, 255),
+    )
+
+
+def plot_faces(split: Split, count: int = 7) -> Figure:
+    """The first images of each class: for a reader who has the data, never in what is published."""
+    first = [np.flatnonzero(split.labels == label)[:count] for label in range(len(EMOTIONS))]
+    figure, panels = plt.subplots(len(EMOTIONS), count, figsize=(WIDTH, WIDTH), squeeze=False)
+    for emotion, rows, row in zip(EMOTIONS, panels, first):
+        for axes in rows:
+            axes.axis("off")
+        for axes, image in zip(rows, split.images[row]):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        rows[0].set_title(emotion)
+    return figure
+
+
+def _draw_images(
+    images: np.ndarray,
+    titles: list[str],
+    title: str,
+    limits: tuple[float, float],
+    colours: str = "gray",
+    label: str = "grey level",
+) -> Figure:
+    """A row of images (N, 48, 48) in one colour scale, with its bar."""
+    figure, panels = plt.subplots(1, len(images), figsize=(WIDTH, 2.05))
+    for axes, image, text in zip(panels, images, titles):
+        drawn = axes.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1])
+        axes.set_title(text, fontsize=8, loc="center")
+        axes.axis("off")
+    bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label(label, fontsize=7)
+    _set_title(figure, title)
+    return figure
+
+
+# --- the runs -------------------------------------------------------------------------------
+
+
+def plot_curves(before: list, after: list) -> Figure:
+    """Accuracy and loss over the epochs, in training and on validation: each run thin, the best epoch of each marked.
+
+    before, after: the runs of the step compared with and of the step in question."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.8))
+    for runs, colour in ((before, BEFORE), (after, AFTER)):
+        for number, run in enumerate(runs):
+            table, best = run.history, run.results["best_epoch"]
+            for axes, metric in zip(panels, ("accuracy", "loss")):
+                name = _name(run) if number == 0 else None
+                axes.plot(table["epoch"], table[f"train_{metric}"], color=colour, linestyle=":", linewidth=1.4)
+                axes.plot(table["epoch"], table[f"validation_{metric}"], color=colour, linewidth=1.4, label=name)
+                at_best = table[f"validation_{metric}"].iloc[best - 1]
+                axes.plot(best, at_best, "o", color=colour, markersize=5, markeredgecolor="white", zorder=3)
+    panels[0].set(xlabel="epoch", ylabel="accuracy")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[1].set(xlabel="epoch", ylabel="cross-entropy (nats)")
+    panels[0].plot([], [], ":", color="black", label="in training")
+    panels[0].plot([], [], "-", color="black", label="on validation (● best epoch)")
+    panels[0].legend(fontsize=8)
+    gaps = [
+        estimate_mean([r.results["last_train_accuracy"] - r.results["last_validation_accuracy"] for r in runs])
+        for runs in (before, after)
+    ]
+    _set_title(
+        figure,
+        f"At the end of training the gap to validation is {gaps[0].format()} points for "
+        f"{before[0].experiment.step}, {gaps[1].format()} for {after[0].experiment.step}",
+    )
+    return figure
+
+
+def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
+    """Confusion matrices, each row in shares of its class and averaged over the runs."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 4.3), sharey=True)
+    for axes, runs in zip(panels, (before, after)):
+        shares = _mean_confusion(runs, labels, split)
+        sns.heatmap(
+            shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
+            square=True, cbar=False, xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axes,
+        )  # fmt: skip
+        axes.set_title(f"{_name(runs[0])}, {len(runs)} runs", fontsize=9)
+        axes.set_xlabel("predicted")
+        axes.tick_params(axis="x", rotation=45)
+        axes.tick_params(axis="y", rotation=0, labelleft=axes is panels[0])
+    panels[0].set_ylabel("label")
+    shares = _mean_confusion(after, labels, split)
+    np.fill_diagonal(shares, 0)
+    label, taken = np.unravel_index(np.nanargmax(shares), shares.shape)
+    _set_title(
+        figure,
+        f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes "
+        f"{shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}, its commonest error",
+    )
+    return figure
+
+
+def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
+    """Recall of each class before and after, and the change with its 95% interval over the seeds."""
+    recalls = [
+        np.stack([calc_recall(calc_confusion(run.logits[split].astype(np.float32), labels)) for run in runs])
+        for runs in (before, after)
+    ]
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4), sharey=True)
+    places = np.arange(len(EMOTIONS))
+    panels[0].hlines(places, recalls[0].mean(0), recalls[1].mean(0), color="#BBBBBB", zorder=1)
+    for runs, recall, colour in zip((before, after), recalls, (BEFORE, AFTER)):
+        panels[0].scatter(recall.mean(0), places, color=colour, label=_name(runs[0]), s=36, zorder=2)
+    changes = [estimate_difference(*column) for column in zip(recalls[0].T, recalls[1].T)]
+    for place, change in zip(places, changes):
+        colour = WON if change.low > 0 else LOST if change.high < 0 else BEFORE
+        panels[1].plot(change.mean, place, "o", color=colour)
+        panels[1].hlines(place, change.low, change.high, color=colour, linewidth=2)
+    panels[1].axvline(0, color="black", linewidth=0.8)
+    panels[0].set(xlabel="recall", yticks=places, yticklabels=EMOTIONS)
+    panels[1].set_xlabel("change of recall, with 95% interval over seeds")
+    for axes in panels:
+        axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[0].invert_yaxis()
+    panels[0].legend(fontsize=8)
+    won, lost = (
+        [EMOTIONS[i] for i in places if test(changes[i])] for test in (lambda c: c.low > 0, lambda c: c.high < 0)
+    )
+    _set_title(
+        figure,
+        f"{split.capitalize()} recall of {after[0].experiment.step}: surely better for {_join(won)}, "
+        f"surely worse for {_join(lost)}",
+    )
+    return figure
+
+
+def _set_title(figure: Figure, text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", weight="bold")
+
+
+def _mean_confusion(runs: list, labels: np.ndarray, split: str) -> np.ndarray:
+    counts = sum(calc_confusion(run.logits[split].astype(np.float32), labels) for run in runs)
+    return counts / counts.sum(1, keepdims=True).clip(1)
+
+
+def _name(run) -> str:
+    return f"{run.experiment.step} {run.experiment.title}"
+
+
+def _join(names: list[str]) -> str:
+    if len(names) < 2:
+        return "".join(names) or "no class"
+    return ", ".join(names[:-1]) + " and " + names[-1]

@@ -1,0 +1,57 @@
+"""Write the tables that are made from the records: reports/results.csv and the one in README.md.
+
+    python -m fer_lib.results
+"""
+
+import pandas as pd
+
+from fer_lib.data import PROJECT
+from fer_lib.evaluate import collect_results, estimate_mean
+from fer_lib.record import Run, read_published_runs
+
+START, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
+
+
+def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
+    """One row an experiment: what the report gives, and what was measured, in percent."""
+    rows = []
+    for experiment in dict.fromkeys(run.experiment for run in runs):
+        mine = [run for run in runs if run.experiment == experiment]
+        reported = "—" if experiment.reported is None else " / ".join(f"{100 * v:.0f}" for v in experiment.reported)
+        row = {
+            "step": experiment.step,
+            "experiment": f"`{experiment.name}`",
+            "reported train / validation": reported,
+            "parameters": f"{mine[0].results['parameters']:,}",
+            "runs": len(mine),
+        }
+        for column in ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1"):
+            label = column.removesuffix("_accuracy").removesuffix("_accuracy_clean").replace("test_macro_f1", "test F1")
+            row[label] = estimate_mean([run.results[column] for run in mine]).format()
+        row["min a run"] = f"{sum(run.environment['seconds'] for run in mine) / 60 / len(mine):.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def format_markdown(table: pd.DataFrame) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def insert_results(text: str, runs: list[Run]) -> str:
+    """README.md with its table of results made anew."""
+    before, rest = text.split(START)
+    after = rest.split(END)[1]
+    return f"{before}{START}\n\n{format_markdown(tabulate_readme(runs))}\n\n{END}{after}"
+
+
+def main() -> None:
+    runs = read_published_runs()
+    collect_results(runs).to_csv(PROJECT / "reports" / "results.csv", index=False, lineterminator="\n")
+    readme = PROJECT / "README.md"
+    readme.write_text(insert_results(readme.read_text(encoding="utf-8"), runs), encoding="utf-8")
+    print(f"{len(runs)} runs: reports/results.csv and the table in README.md are up to date")
+
+
+if __name__ == "__main__":
+    main()

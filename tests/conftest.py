@@ -1,0 +1,55 @@
+"""What the tests share: records and caches of their own, the drawn faces, and FER2013 where it is at hand."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_lib import data
+from fer_lib.experiments import EXPERIMENTS
+
+PROJECT = data.PROJECT
+REAL = Path(os.environ.get("FER_DATA", ""))
+
+needs_fer2013 = pytest.mark.skipif(not REAL.is_file(), reason="needs FER2013: set FER_DATA to its file")
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory, monkeypatch):
+    """Keep every test's records, caches and W&B runs out of the project's."""
+    folder = tmp_path_factory.mktemp("own")
+    monkeypatch.setenv("FER_RUNS", str(folder / "reports" / "runs"))
+    monkeypatch.setenv("FER_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_DIR", str(folder / "reports"))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(folder / "reports" / "wandb"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    return data.load_data("drawn")
+
+
+@pytest.fixture(scope="session")
+def small(drawn):
+    """The first 320 faces of each drawn split: enough to run on, too few to learn from."""
+    images = np.concatenate([split.images[:320] for split in drawn.splits.values()])
+    codes = np.concatenate([4 * split.labels[:320] + usage for usage, split in enumerate(drawn.splits.values())])
+    return data.build_dataset("small", images, codes.astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def fer2013(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("fer2013")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_CACHE", str(cache))
+        return data.load_data(REAL)
+
+
+@pytest.fixture
+def brief():
+    """A1, of two epochs."""
+    return replace(EXPERIMENTS["a1_baseline"], epochs=2)

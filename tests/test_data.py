@@ -1,0 +1,338 @@
+import csv
+import hashlib
+import io
+import shutil
+import tarfile
+import time
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fer_lib import data
+from fer_lib.data import DataError, load_data, load_votes, read_csv
+from tests.conftest import REAL, needs_fer2013
+
+RNG = np.random.default_rng(0)
+PIXELS = [" ".join(map(str, RNG.integers(0, 256, 48 * 48))) for _ in range(6)]
+ROWS = [
+    (label, usage, pixels) for label, usage, pixels in zip([0, 6, 3, 3, 1, 5], 2 * list(data.USAGES), PIXELS)
+]  # fmt: skip
+
+
+def write_rows(rows=ROWS, header="emotion, Usage, pixels", end="\n"):
+    return end.join([header, *(",".join(map(str, row)) for row in rows), ""]).encode()
+
+
+GOOD = write_rows()
+
+
+def save(folder, content, name="icml_face_data.csv"):
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def pack_zip(content, name="icml_face_data.csv"):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def pack_tar(content, name="fer2013/fer2013.csv"):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def expected_images():
+    return np.array([pixels.split() for pixels in PIXELS], np.uint8).reshape(-1, 48, 48)
+
+
+FER2013_CSV = write_rows([(e, p, u) for e, u, p in ROWS], "emotion,pixels,Usage")
+QUOTED = write_rows([(e, u, f'"{p}"') for e, u, p in ROWS])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD,
+        FER2013_CSV,
+        pack_zip(GOOD),
+        pack_zip(FER2013_CSV, "archive/fer2013.csv"),
+        pack_tar(FER2013_CSV),
+        write_rows(end="\r\n"),
+        b"\xef\xbb\xbf" + GOOD,
+        GOOD + b"\n\r\n  \n",
+        GOOD.rstrip(b"\n"),
+        QUOTED,
+    ],
+    ids="icml fer2013 zip zip-in-folder tar.gz crlf bom blank-end no-newline quoted".split(),
+)
+def test_accepted_formats_hold_the_same(tmp_path, content):
+    images, codes = read_csv(save(tmp_path, content))
+    np.testing.assert_array_equal(images, expected_images())
+    np.testing.assert_array_equal(codes // 4, [row[0] for row in ROWS])
+    np.testing.assert_array_equal(codes % 4, [0, 1, 2, 0, 1, 2])
+
+
+def test_a_zip_as_kaggle_ships_it_yields_its_fullest_table(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("__MACOSX/._icml_face_data.csv", b"junk")
+        archive.writestr("train.csv", write_rows([(0, PIXELS[0])], "emotion,pixels"))
+        archive.writestr("icml_face_data.csv", GOOD)
+    assert len(read_csv(save(tmp_path, buffer.getvalue()))[1]) == len(ROWS)
+
+
+def test_train_csv_loads_and_says_what_it_lacks(tmp_path):
+    path = save(tmp_path, write_rows([(e, f'"{p}"') for e, _, p in ROWS], "emotion,pixels", "\r\n"), "train.csv")
+    with pytest.warns(UserWarning, match="not the published FER2013"):
+        dataset = load_data(path)
+    assert len(dataset.train) == len(ROWS)
+    with pytest.raises(DataError, match=r"validation split \(PublicTest\) is not in this data set.*icml_face_data"):
+        dataset.validation  # noqa: B018
+
+
+def change(row, **fields):
+    """GOOD with some fields of one data row (0 is the first) changed."""
+    rows = [dict(zip(("emotion", "Usage", "pixels"), values)) for values in ROWS]
+    rows[row] |= fields
+    return write_rows([tuple(values.values()) for values in rows])
+
+
+def put_pixel(value):
+    return " ".join([*PIXELS[1].split()[:-1], value])
+
+
+BAD = {
+    "empty file": (b"", "is empty"),
+    "blank file": (b"\n\n", "nothing but blank lines"),
+    "no pixels": (write_rows([(0, "Training")], "emotion,Usage"), "row 1: column pixels missing"),
+    "no emotion": (write_rows([(PIXELS[0],)], "pixels"), "row 1: column emotion missing"),
+    "unknown order": (write_rows([(u, e, p) for e, u, p in ROWS], "Usage,emotion,pixels"), "row 1: unknown order"),
+    "too few pixels": (change(1, pixels="1 2 3"), "row 3: 3 pixels, expected 2304"),
+    "too many pixels": (change(1, pixels=PIXELS[1] + " 7"), "row 3: 2305 pixels, expected 2304"),
+    "no pixel": (change(1, pixels=""), "row 3: 0 pixels"),
+    "a pixel moved to the next row": (
+        change(1, pixels=PIXELS[1] + " 7").replace(PIXELS[2].encode(), PIXELS[2].split(" ", 1)[1].encode()),
+        "row 3: 2305 pixels",
+    ),
+    "pixel below 0": (change(1, pixels=put_pixel("-1")), "row 3: pixel 2304 is '-1', expected .* 0 to 255"),
+    "pixel above 255": (change(1, pixels=put_pixel("256")), "row 3: pixel 2304 is '256'"),
+    "pixel far above 255": (change(1, pixels=put_pixel("1070")), "row 3: pixel 2304 is '1070'"),
+    "pixel no number": (change(1, pixels=put_pixel("x")), "row 3: pixel 2304 is 'x'"),
+    "pixel a fraction": (change(1, pixels=put_pixel("1.5")), "row 3: pixel 2304 is '1.5'"),
+    "label above 6": (change(2, emotion=7), "row 4: label '7', expected a whole number from 0 to 6"),
+    "label below 0": (change(2, emotion=-1), "row 4: label '-1'"),
+    "label empty": (change(2, emotion=""), "row 4: label empty"),
+    "unknown Usage": (change(2, Usage="Test"), "row 4: Usage 'Test', expected Training, PublicTest, PrivateTest"),
+    "a field too many": (change(2, pixels=PIXELS[2] + ",1"), "row 4: 4 fields, expected 3"),
+    "header again": (GOOD + GOOD, "row 8: the header again"),
+    "blank in the middle": (GOOD + b"\n" + GOOD.split(b"\n", 1)[1], "row 8: blank"),
+    "no test rows": (write_rows([row for row in ROWS if row[1] != "PrivateTest"]), "no row has the Usage PrivateTest"),
+    "header alone": (write_rows([]), "no row has the Usage Training"),
+    "truncated zip": (pack_zip(GOOD)[:-40], "damaged or cut short"),
+    "truncated tar.gz": (pack_tar(GOOD)[:-40], "damaged or cut short"),
+    "zip with a bad byte": (pack_zip(GOOD)[:500] + b"\x00" + pack_zip(GOOD)[501:], "damaged or cut short"),
+    "zip without a CSV": (pack_zip(GOOD, "readme.txt"), "or one CSV file in it, found none"),
+    "zip with two unknown CSVs": (None, "found a.csv, b.csv"),
+    "not text": (bytes(range(128, 256)) * 20, "row 1: column emotion and pixels missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_malformed_input_gets_one_clear_error_and_leaves_no_cache(tmp_path, own_folders, case):
+    content, message = BAD[case]
+    if content is None:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("a.csv", GOOD)
+            archive.writestr("b.csv", GOOD)
+        content = buffer.getvalue()
+    path = save(tmp_path, content, "faces.csv")
+    with pytest.raises(DataError, match=message) as error:
+        load_data(path)
+    assert str(error.value).startswith("faces.csv") or case == "empty file"
+    assert not list((own_folders / "cache").glob("*"))
+
+
+def test_a_path_that_is_no_file_is_told(tmp_path):
+    with pytest.raises(DataError, match="does not exist; the README says how to get FER2013"):
+        load_data(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="is a folder; name the file itself"):
+        load_data(tmp_path)
+
+
+@st.composite
+def mutations(draw):
+    """A valid small file, plain or packed, with a few bytes cut, put in or changed."""
+    content = bytearray(draw(st.sampled_from([GOOD, FER2013_CSV, QUOTED, pack_zip(GOOD), pack_tar(GOOD)])))
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(content)))
+        length = draw(st.sampled_from([0, 1, 2, 30, 4000]))
+        alphabet = st.sampled_from([b",", b"\n", b" ", b'"', b"0", b"9", b"-", b"\x00", b"\xff", b"Training", GOOD[:40]])
+        content[start : start + length] = draw(alphabet | st.binary(max_size=4))
+    return bytes(content)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(mutations())
+def test_a_mutated_file_is_read_or_refused_by_the_loaders_own_error(tmp_path, content):
+    try:
+        images, codes = read_csv(save(tmp_path, content))
+    except DataError as error:
+        assert "icml_face_data.csv" in str(error)
+        return
+    # what is read must be what Python's own csv and int() read
+    if content.removeprefix(b"\xef\xbb\xbf")[:7] == b"emotion":
+        text = content.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+        rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
+        rows = [row for row in rows if row["emotion"] and row["emotion"].strip()]
+        assert [[int(v) for v in row["pixels"].split()] for row in rows] == images.reshape(len(codes), -1).tolist()
+        assert [int(row["emotion"].strip(' "')) for row in rows] == (codes // 4).tolist()
+
+
+def test_the_cache_is_used_and_survives_damage(tmp_path, own_folders, monkeypatch):
+    path = save(tmp_path, GOOD)
+    with pytest.warns(UserWarning, match="not the published FER2013"):
+        first = load_data(path)
+    (cached,) = (own_folders / "cache").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "read_csv", lambda path: pytest.fail("the cache was not used"))
+        with pytest.warns(UserWarning):
+            again = load_data(path)
+    assert again.fingerprint == first.fingerprint and first.name == f"custom-{first.fingerprint[:8]}"
+    np.testing.assert_array_equal(again.test.images, first.test.images)
+    cached.write_bytes(cached.read_bytes()[:100])
+    with pytest.warns(UserWarning):
+        assert load_data(path).fingerprint == first.fingerprint
+
+
+def test_a_changed_file_is_read_anew(tmp_path):
+    path = save(tmp_path, GOOD)
+    with pytest.warns(UserWarning):
+        first = load_data(path)
+    path.write_bytes(change(0, emotion=4))
+    with pytest.warns(UserWarning):
+        assert load_data(path).train.labels[0] == 4 != first.train.labels[0]
+
+
+def test_splits_know_their_rows(tmp_path):
+    with pytest.warns(UserWarning):
+        dataset = load_data(save(tmp_path, GOOD))
+    for name, rows in {"train": [0, 3], "validation": [1, 4], "test": [2, 5]}.items():
+        split = dataset.splits[name]
+        assert split.rows.tolist() == rows and split.name == name
+        np.testing.assert_array_equal(split.images, expected_images()[rows])
+
+
+def test_auto_takes_fer_data_then_the_folder_then_the_drawn_faces(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "PROJECT", tmp_path)
+    monkeypatch.delenv("FER_DATA", raising=False)
+    assert load_data("auto").name == "drawn"
+    (tmp_path / "data").mkdir()
+    save(tmp_path / "data", pack_tar(GOOD), "fer2013.tar.gz")
+    with pytest.warns(UserWarning, match="fer2013.tar.gz"):
+        load_data("auto")
+    monkeypatch.setenv("FER_DATA", str(tmp_path / "elsewhere.csv"))
+    with pytest.raises(DataError, match="elsewhere.csv does not exist"):
+        load_data("auto")
+
+
+VOTES_HEADER = "Usage,Image name," + ",".join(data.VOTES)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("Usage,neutral\nTraining,1\n", "column happiness, .* missing"),
+        (f"{VOTES_HEADER}\nTraining,a" + ",1" * 9 + ",x\n", "whole numbers from 0 to 10"),
+        (f"{VOTES_HEADER}\nTraining,a" + ",1" * 9 + ",11\n", "whole numbers from 0 to 10"),
+        (f"{VOTES_HEADER}\nTraining,a" + ",1" * 10 + "\n", "not those of this data set"),
+        ("", "is empty"),
+    ],
+)
+def test_bad_votes_get_a_clear_error(tmp_path, small, content, message):
+    path = tmp_path / "votes.csv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_votes(small, path)
+
+
+def test_no_votes_for_the_drawn_faces(small):
+    assert load_votes(small) is None
+
+
+# --- on the real file ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def real_csv(tmp_path_factory):
+    """FER2013 unpacked, under the name and in the folder that torchvision expects."""
+    folder = tmp_path_factory.mktemp("root") / "fer2013"
+    folder.mkdir()
+    with zipfile.ZipFile(REAL) as archive, archive.open("icml_face_data.csv") as source:
+        with (folder / "icml_face_data.csv").open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return folder / "icml_face_data.csv"
+
+
+@needs_fer2013
+def test_every_image_and_label_equals_torchvisions(fer2013, real_csv):
+    from torchvision.datasets import FER2013
+
+    train = FER2013(real_csv.parent.parent, "train")._samples
+    rest = FER2013(real_csv.parent.parent, "test")._samples
+    assert len(train) + len(rest) == 35_887
+    np.testing.assert_array_equal(np.stack([image for image, _ in train]), fer2013.train.images)
+    assert [label for _, label in train] == fer2013.train.labels.tolist()
+    images = np.concatenate([fer2013.validation.images, fer2013.test.images])
+    np.testing.assert_array_equal(np.stack([image for image, _ in rest]), images)
+    assert [label for _, label in rest] == [*fer2013.validation.labels, *fer2013.test.labels]
+
+
+@needs_fer2013
+def test_fingerprints_belong_to_the_published_files(tmp_path, real_csv):
+    """Each published file, made from the real one and known by its published MD5, is taken for FER2013."""
+    content = real_csv.read_bytes()
+    rows = [line.split(",") for line in content.decode().splitlines()[1:]]
+    files = {
+        "b114b9e04e6949e5fe8b6a98b3892b1d": content,
+        "f8428a1edbd21e88f42c73edd2a14f95": write_rows([(e, p, u) for e, u, p in rows], "emotion,pixels,Usage"),
+        "3f0dfb3d3fd99c811a1299cb947e3131": write_rows(
+            [(e, f'"{p}"') for e, u, p in rows if u == "Training"], "emotion,pixels", "\r\n"
+        ),
+    }
+    for md5, content in files.items():
+        assert hashlib.md5(content).hexdigest() == md5
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert load_data(save(tmp_path, content)).name == "fer2013"
+
+
+@needs_fer2013
+def test_reading_is_fast(tmp_path):
+    """A generous bound, for a busy machine: reading once in 15 s, from the cache in 1.5 s."""
+    start = time.perf_counter()
+    load_data(REAL)
+    read = time.perf_counter()
+    load_data(REAL)
+    assert read - start < 15 and time.perf_counter() - read < 1.5
+
+
+@needs_fer2013
+def test_votes_are_aligned_row_by_row(fer2013):
+    votes = load_votes(fer2013)
+    if votes is None:
+        pytest.skip("FER+'s fer2013new.csv is not beside FER2013")
+    assert len(votes) == 35_887
+    happy = votes.iloc[fer2013.test.rows[fer2013.test.labels == 3]]
+    assert (happy["happiness"] > 5).mean() > 0.8  # a row's shift would give about a quarter

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from fer_lib.evaluate import (
+    Estimate,
+    calc_accuracy,
+    calc_confusion,
+    calc_macro_f1,
+    calc_recall,
+    estimate_difference,
+    estimate_mean,
+    judge_effect,
+    test_mcnemar,
+)
+
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+PREDICTED = np.array([0, 0, 1, 1, 1, 3])
+LOGITS = np.eye(7)[PREDICTED]
+
+
+def test_metrics_of_a_case_worked_out_by_hand():
+    assert calc_accuracy(LOGITS, LABELS) == 4 / 6
+    confusion = calc_confusion(LOGITS, LABELS)
+    assert confusion.sum() == 6 and confusion[0, 1] == 1 and confusion[2, 3] == 1
+    recall = calc_recall(confusion)
+    np.testing.assert_allclose(recall[:3], [2 / 3, 1, 0])
+    assert np.isnan(recall[3:]).all()
+    # F1: 0.8 for class 0, 0.8 for class 1, 0 for classes 2 and 3; classes 4-6 do not occur
+    assert calc_macro_f1(confusion) == pytest.approx((0.8 + 0.8) / 4)
+
+
+def test_an_interval_over_seeds_is_students():
+    """Mean 2, standard deviation 1, t of 2 degrees of freedom at 97.5%: 4.3027."""
+    estimate = estimate_mean([1, 2, 3])
+    assert estimate.mean == 2 and estimate.runs == 3
+    assert estimate.high - 2 == pytest.approx(4.3027 / np.sqrt(3), abs=1e-4)
+    assert estimate.low == pytest.approx(4 - estimate.high)
+
+
+def test_one_run_has_no_interval():
+    estimate = estimate_mean([0.5])
+    assert np.isnan(estimate.low) and estimate.format() == "50.0"
+    assert judge_effect(estimate, +1) == "not confirmed"
+
+
+def test_a_difference_is_paired_by_seed():
+    estimate = estimate_difference([0.1, 0.5, 0.9], [0.2, 0.6, 1.0])
+    assert estimate.mean == pytest.approx(0.1) and estimate.high - estimate.low < 1e-9
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = [e.low < 0 < e.high for e in (estimate_mean(rng.normal(size=3)) for _ in range(2000))]
+    assert 0.935 < np.mean(covered) < 0.965
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign", "verdict"),
+    [
+        (0.01, 0.03, +1, "confirmed"),
+        (-0.03, -0.01, +1, "refuted"),
+        (-0.01, 0.03, +1, "not confirmed"),
+        (-0.03, -0.01, -1, "confirmed"),
+        (0.01, 0.03, -1, "refuted"),
+        (-0.01, 0.03, -1, "not confirmed"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval_and_the_claimed_side(low, high, sign, verdict):
+    assert judge_effect(Estimate((low + high) / 2, low, high, 3), sign) == verdict
+
+
+def test_formats():
+    assert Estimate(0.512, 0.504, 0.52, 3).format() == "51.2 ± 0.8"
+    assert Estimate(0.012, 0.004, 0.02, 3).format(sign=True) == "+1.2 ± 0.8"
+
+
+def test_mcnemar_counts_the_images_on_which_two_runs_differ():
+    labels = np.zeros(30, int)
+    before, after = np.eye(7)[np.repeat([1, 0, 0], 10)], np.eye(7)[np.repeat([0, 0, 1], [10, 18, 2])]
+    # 10 won, 2 lost: exact two-sided binomial, 2 * (1 + 12 + 66) / 2**12
+    assert test_mcnemar(before, after, labels) == pytest.approx(2 * 79 / 4096)
+    assert test_mcnemar(before, before, labels) == 1

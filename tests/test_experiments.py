@@ -1,0 +1,58 @@
+from dataclasses import asdict, replace
+
+import pytest
+
+from fer_lib.augment import Augmentation
+from fer_lib.experiments import EXPERIMENTS, find_experiment
+
+
+def test_names_begin_with_the_step_and_steps_are_unique():
+    for name, experiment in EXPERIMENTS.items():
+        assert name == experiment.name and name.startswith(experiment.step.lower() + "_")
+    assert len({experiment.step for experiment in EXPERIMENTS.values()}) == len(EXPERIMENTS)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="no experiment 'a9'; there are a1_baseline, "):
+        find_experiment("a9")
+
+
+def test_a1b_differs_from_a1_in_the_balancing_alone():
+    a1, a1b = EXPERIMENTS["a1_baseline"].config, EXPERIMENTS["a1b_baseline_balanced"].config
+    assert {key for key in a1 if a1[key] != a1b[key]} == {"balance"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": "NoModel"},
+        {"epochs": 0},
+        {"epochs": 2.5},
+        {"patience": 0},
+        {"batch_size": 1},
+        {"learning_rate": 0},
+        {"learning_rate": "fast"},
+        {"learning_rate": float("nan")},
+    ],
+)
+def test_a_value_that_cannot_be_trained_with_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
+        replace(EXPERIMENTS["a1_baseline"], **wrong)
+
+
+def test_the_digest_follows_the_config_and_not_the_words():
+    a1 = EXPERIMENTS["a1_baseline"]
+    assert replace(a1, title="Other words").digest == a1.digest
+    assert replace(a1, learning_rate=2e-3).digest != a1.digest
+    assert replace(a1, augmentation=Augmentation(flip=0.5)).digest != a1.digest
+
+
+def test_a_recorded_config_matches_itself_only_and_survives_new_fields():
+    a1 = EXPERIMENTS["a1_baseline"]
+    assert a1.matches(a1.config)
+    assert not a1.matches(replace(a1, epochs=7).config)
+    assert not a1.matches(a1.config | {"augmentation": asdict(Augmentation(rotation=5))})
+    older = {key: value for key, value in a1.config.items() if key != "balance"}
+    older["augmentation"] = {"flip": 0.0}
+    assert a1.matches(older)
+    assert not EXPERIMENTS["a1b_baseline_balanced"].matches(older)

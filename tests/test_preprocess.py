@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from fer_lib.data import Split
+from fer_lib.preprocess import balance_classes, scale_pixels
+
+
+def make_split(name="train"):
+    labels = np.repeat([0, 1, 3], [5, 2, 9])
+    images = np.random.default_rng(0).integers(0, 256, (16, 48, 48)).astype(np.uint8)
+    images[6] = 3  # darker than the shift
+    images[7] = 250
+    return Split(name, images, labels, np.arange(100, 116))
+
+
+def test_scaling_maps_bytes_to_0_1():
+    images = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
+    torch.testing.assert_close(scale_pixels(images), torch.tensor([[0.0, 0.2, 1.0]]))
+    assert images.tolist() == [[0, 51, 255]]
+
+
+def test_every_class_present_reaches_the_largest():
+    balanced = balance_classes(make_split())
+    assert np.bincount(balanced.labels).tolist() == [9, 9, 0, 9]
+    assert len(balanced.images) == len(balanced.rows) == 27 and balanced.name == "train"
+
+
+def test_a_target_leaves_larger_classes_alone():
+    assert np.bincount(balance_classes(make_split(), target=6).labels).tolist() == [6, 6, 0, 9]
+
+
+def test_originals_stay_first_and_copies_are_shifted_by_ten_and_clipped():
+    before = make_split()
+    after = balance_classes(before, seed=3)
+    np.testing.assert_array_equal(after.images[:16], before.images)
+    source = before.images[after.rows[16:] - 100].astype(int)
+    copies = after.images[16:].astype(int)
+    lighter = np.array([np.array_equal(c, np.clip(s + 10, 0, 255)) for c, s in zip(copies, source)])
+    darker = np.array([np.array_equal(c, np.clip(s - 10, 0, 255)) for c, s in zip(copies, source)])
+    assert (lighter ^ darker).all() and lighter.any() and darker.any()
+    np.testing.assert_array_equal(after.labels[16:], before.labels[after.rows[16:] - 100])
+
+
+def test_copies_come_from_the_seed():
+    first, same, other = (balance_classes(make_split(), seed=seed).images for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_a_balanced_split_stays_as_it_is():
+    split = balance_classes(make_split())
+    assert len(balance_classes(split)) == len(split)
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_other_splits_are_refused(name):
+    with pytest.raises(ValueError, match=f"not the {name} split"):
+        balance_classes(make_split(name))

@@ -1,0 +1,90 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fer_lib import record
+from fer_lib.evaluate import Estimate, Verdict
+from fer_lib.experiments import EXPERIMENTS
+
+A1 = EXPERIMENTS["a1_baseline"]
+
+
+def write(experiment, dataset, seed=0, accuracy=0.5):
+    logits = {name: np.full((len(dataset.splits[name]), 7), 0.25, np.float32) for name in ("validation", "test")}
+    history = [{"epoch": 1, "validation_accuracy": accuracy, "seconds": 1.0}]
+    with record.claim(record.find_folder(experiment, dataset.name, seed)):
+        return record.write_run(
+            experiment, dataset, seed, {"test_accuracy": accuracy}, {"seconds": 1.0}, history, logits
+        )
+
+
+def test_a_record_holds_what_was_written(small):
+    written = write(A1, small, seed=3)
+    read = record.read_run(A1, small, 3)
+    assert read.folder == written.folder == record.runs_folder() / "a1_baseline" / "small-seed3"
+    assert read.results == {"test_accuracy": 0.5} and read.seed == 3 and read.data == "small"
+    assert read.logits["test"].dtype == np.float16 and (read.logits["test"] == 0.25).all()
+    assert sorted(path.name for path in read.folder.iterdir()) == ["history.csv", "predictions.npz", "run.json"]
+    assert not record.work_folder(read.folder).exists()
+
+
+def test_another_config_data_set_or_seed_is_not_read_back(small, drawn):
+    write(A1, small)
+    assert record.read_run(replace(A1, learning_rate=0.1), small, 0) is None
+    assert record.read_run(A1, small, 1) is None
+    assert record.read_run(A1, replace(small, fingerprint="0" * 16), 0) is None
+    assert record.read_run(A1, drawn, 0) is None
+
+
+def test_a_changed_config_goes_beside_the_published_record(small):
+    published, changed = write(A1, small), write(replace(A1, learning_rate=0.1), small, accuracy=0.9)
+    assert changed.folder.parent == published.folder.parent and changed.folder != published.folder
+    assert record.read_run(A1, small, 0).results == {"test_accuracy": 0.5}
+
+
+def test_a_new_record_replaces_the_old_one_of_the_same_run(small):
+    write(A1, small)
+    write(A1, small, accuracy=0.7)
+    assert record.read_run(A1, small, 0).results == {"test_accuracy": 0.7}
+
+
+def test_a_record_whose_experiment_has_changed_since_is_not_read(small, monkeypatch):
+    write(A1, small)
+    monkeypatch.setitem(EXPERIMENTS, "a1_baseline", replace(A1, epochs=7))
+    assert record.read_run(EXPERIMENTS["a1_baseline"], small, 0) is None
+    assert record.read_published_runs("small") == []
+
+
+def test_published_runs_are_those_of_the_experiments_own_config(small):
+    for experiment, seed in ((EXPERIMENTS["a1b_baseline_balanced"], 0), (A1, 1), (A1, 0), (replace(A1, epochs=9), 0)):
+        write(experiment, small, seed)
+    found = [(run.experiment.name, run.seed) for run in record.read_published_runs("small")]
+    assert found == [("a1_baseline", 0), ("a1_baseline", 1), ("a1b_baseline_balanced", 0)]
+
+
+def test_verdicts_are_kept_for_published_runs_on_fer2013_alone(small):
+    verdict = Verdict("A-C2", "accuracy", 0.03, Estimate(0.01, -0.01, 0.03, 3), "not confirmed", "why")
+    assert record.write_verdicts([verdict], [write(A1, small)]) is None
+    real = replace(small, name="fer2013")
+    assert record.write_verdicts([verdict], [write(A1, real), write(replace(A1, epochs=3), real)]) is None
+    path = record.write_verdicts([verdict], [write(A1, real)])
+    assert path.name == "A-C2.json" and json.loads(path.read_text())[0]["measured"]["mean"] == 0.01
+
+
+def test_every_committed_record_is_whole():
+    """What the report reads: each with the right shapes, a history, and the config of its experiment."""
+    folders = [path.parent for path in (record.PROJECT / "reports" / "runs").glob("*/fer2013-seed?/run.json")]
+    if not folders:
+        pytest.skip("no run on record")
+    for folder in folders:
+        run = json.loads((folder / "run.json").read_text())
+        assert EXPERIMENTS[run["experiment"]].matches(run["config"]), folder
+        assert folder.name == f"fer2013-seed{run['seed']}" and folder.parent.name == run["experiment"]
+        assert run["data"] == {"name": "fer2013", "fingerprint": "6abd39e37481cc88"}
+        with np.load(folder / "predictions.npz") as arrays:
+            assert {name: array.shape for name, array in arrays.items()} == {
+                "validation_logits": (3589, 7),
+                "test_logits": (3589, 7),
+            }

@@ -1,0 +1,52 @@
+import json
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from fer_lib.track import mirror_run
+from fer_lib.train import train_run
+
+
+def test_an_offline_run_holds_the_numbers_of_the_record(brief, small, own_folders):
+    """Read back with W&B's own tool."""
+    run = train_run(brief, small, seed=0, wandb_mode="offline")
+    (folder,) = (own_folders / "reports" / "wandb").glob("offline-run-*")
+    tool = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    lines = subprocess.run(tool, capture_output=True, text=True, check=True).stdout.splitlines()
+    records = [json.loads(line) for line in lines]
+    (started,) = [line["run"] for line in records if line["type"] == "run"]
+    assert started["run_group"] == "A/A1" and started["job_type"] == "train"
+    assert started["config"]["update"]["learning_rate"] == brief.learning_rate
+    assert started["config"]["update"]["seed"] == 0
+    logged = "\n".join(lines)
+    for key in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/accuracy", "confusion_matrix"):
+        assert key in logged, key
+    summary = subprocess.run([*tool, "--summary"], capture_output=True, text=True, check=True).stdout
+    values = json.loads(summary)["metrics"]
+    assert values["test/accuracy"] == pytest.approx(run.results["test_accuracy"])
+    assert values["val/accuracy"] == pytest.approx(run.history["validation_accuracy"].iloc[-1], abs=1e-5)
+
+
+def test_a_failure_of_wandb_never_ends_a_training(brief, small, monkeypatch):
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.warns(UserWarning, match="W&B is not available .disk full.; the run goes on"):
+        run = train_run(brief, small, seed=0, wandb_mode="offline")
+    assert run.results["epochs"] == 2
+
+
+def test_a_failure_in_the_middle_is_told_once(brief, small):
+    class Broken:
+        def log(self, *args, **kwargs):
+            raise OSError("connection lost")
+
+    with mirror_run(brief, small, 0, "disabled") as mirror:
+        mirror.run = Broken()
+        with pytest.warns(UserWarning, match="connection lost"):
+            mirror.log_epoch({"epoch": 1})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            mirror.log_epoch({"epoch": 2})

@@ -1,0 +1,220 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fer_lib import record, train
+from fer_lib.evaluate import calc_accuracy
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.train import find_best, get_runs, is_finished, main, train_run
+from tests.conftest import PROJECT
+
+A1 = EXPERIMENTS["a1_baseline"]
+
+
+@pytest.fixture(scope="module")
+def trained(drawn, tmp_path_factory):
+    """A1 for eight epochs on the drawn faces."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_RUNS", str(tmp_path_factory.mktemp("trained") / "runs"))
+        patch.setenv("WANDB_MODE", "disabled")
+        return train_run(replace(A1, epochs=8), drawn, seed=0)
+
+
+def test_training_on_the_drawn_faces_beats_chance_by_far(trained, drawn):
+    """Always saying the commonest class is right on about a quarter; ask for 20 points more on the test split."""
+    chance = np.bincount(drawn.test.labels).max() / len(drawn.test)
+    assert trained.results["test_accuracy"] > chance + 0.2
+
+
+def test_the_results_are_those_of_the_logits_and_the_history(trained, drawn):
+    results, history = trained.results, trained.history
+    best = history.iloc[results["best_epoch"] - 1]
+    assert best["validation_accuracy"] == history["validation_accuracy"].max()
+    assert results["validation_accuracy"] == pytest.approx(best["validation_accuracy"], abs=1e-5)
+    for split in (drawn.validation, drawn.test):
+        logits = trained.logits[split.name]
+        assert logits.shape == (len(split), 7) and logits.dtype == np.float16
+        # half precision may turn a tie or two
+        assert calc_accuracy(logits, split.labels) == pytest.approx(results[f"{split.name}_accuracy"], abs=0.005)
+    assert results["last_train_accuracy"] == pytest.approx(history["train_accuracy"].iloc[-1], abs=1e-5)
+    assert 0 < results["train_accuracy_clean"] <= 1
+    assert history["epoch"].tolist() == list(range(1, results["epochs"] + 1))
+    assert trained.environment["images_per_second"] > 0 and trained.environment["hardware"]
+
+
+def test_the_test_split_is_read_once(brief, small, monkeypatch):
+    read = []
+    predict = train.predict_logits
+    monkeypatch.setattr(
+        train, "predict_logits", lambda model, split, *rest: read.append(split.name) or predict(model, split, *rest)
+    )
+    train_run(brief, small, seed=0)
+    assert read.count("test") == 1 and read.index("test") == len(read) - 1
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(brief, small, own_folders, monkeypatch):
+    balanced = replace(brief, balance=True, epochs=1)
+    first, other = (train_run(balanced, small, seed=seed) for seed in (0, 1))
+    monkeypatch.setenv("FER_RUNS", str(own_folders / "again"))
+    again = train_run(balanced, small, seed=0)
+    np.testing.assert_array_equal(first.logits["test"], again.logits["test"])
+    assert not np.array_equal(first.logits["test"], other.logits["test"])
+
+
+def test_training_leaves_the_callers_random_numbers_alone(brief, small):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_run(brief, small, seed=0)
+    torch.testing.assert_close(torch.rand(3), expected)
+
+
+def make_history(accuracies):
+    return [{"epoch": place, "validation_accuracy": value} for place, value in enumerate(accuracies, start=1)]
+
+
+def test_the_first_of_equally_good_epochs_counts():
+    assert find_best(make_history([0.1, 0.4, 0.3, 0.4])) == 2
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "finished"),
+    [([], False), ([0.3, 0.2], False), ([0.3, 0.2, 0.2], True), ([0.1, 0.2, 0.3, 0.2], False), ([0.1] * 2, False),
+     (np.linspace(0.1, 0.5, 6), True)],
+)  # fmt: skip
+def test_training_stops_after_patience_or_all_epochs(accuracies, finished):
+    assert is_finished(make_history(accuracies), replace(A1, epochs=6, patience=2)) == finished
+
+
+def test_early_stopping_ends_a_run(small):
+    run = train_run(replace(A1, epochs=30, patience=1, learning_rate=1e-9), small, seed=0)
+    assert run.results["epochs"] < 30
+
+
+def test_a_run_on_record_is_read_back_and_retrain_trains(brief, small, monkeypatch):
+    (first,) = get_runs(brief, small, [0])
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_run", lambda *args: pytest.fail("trained again"))
+        start = time.perf_counter()
+        (again,) = get_runs(brief, small, [0])
+        assert time.perf_counter() - start < 0.5
+    pd.testing.assert_frame_equal(again.history, first.history)
+    assert again.results == first.results
+    trained = []
+    monkeypatch.setattr(train, "train_run", lambda *args: trained.append(args) or first)
+    get_runs(brief, small, [0], retrain=True)
+    assert len(trained) == 1
+
+
+def test_two_processes_cannot_train_the_same_run(brief, small):
+    with record.claim(record.find_folder(brief, small.name, 0)):
+        with pytest.raises(RuntimeError, match="is being trained by another process"):
+            train_run(brief, small, seed=0)
+
+
+def test_an_unreadable_checkpoint_is_told_and_kept(brief, small):
+    work = record.work_folder(record.find_folder(brief, small.name, 0))
+    work.mkdir(parents=True)
+    (work / "checkpoint.pt").write_bytes(b"junk")
+    with pytest.raises(RuntimeError, match="checkpoint.pt cannot be read .*; delete it to start this run afresh"):
+        train_run(brief, small, seed=0)
+    assert (work / "checkpoint.pt").read_bytes() == b"junk"
+
+
+def test_a_missing_split_is_told_before_training(brief, small, monkeypatch):
+    monkeypatch.setattr(train, "train_one_epoch", lambda *args: pytest.fail("trained"))
+    incomplete = replace(small, splits={"train": small.train})
+    with pytest.raises(ValueError, match="validation split .* is not in this data set"):
+        train_run(brief, incomplete, seed=0)
+
+
+# --- from the shell -------------------------------------------------------------------------
+
+COMMAND = [sys.executable, "-m", "fer_lib.train", "a1_baseline", "--data", "drawn", "--epochs", "4", "--wandb"]
+
+
+def run_command(runs, *arguments, blocked="", **options):
+    """Train from a shell; `blocked` modules cannot be imported."""
+    hide = runs.parent / "hide"
+    for module in blocked.split():
+        (hide / module).mkdir(parents=True, exist_ok=True)
+        (hide / module / "__init__.py").write_text("raise ImportError('not installed')\n")
+    environment = {**os.environ, "FER_RUNS": str(runs), "PYTHONPATH": str(hide), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*COMMAND, "disabled", *arguments], cwd=PROJECT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def read_record(runs):
+    (folder,) = [path.parent for path in runs.glob("a1_baseline/*/run.json")]
+    with np.load(folder / "predictions.npz") as arrays:
+        return pd.read_csv(folder / "history.csv").drop(columns="seconds"), dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("uninterrupted") / "runs"
+    out, error = run_command(runs, blocked="wandb papermill jupyter IPython nbformat").communicate(timeout=300)
+    assert re.search(r"a1_baseline drawn seed 0: best of 4 epochs is \d, validation \d+\.\d%, test", out), error
+    return read_record(runs)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.35], ids=["between epochs", "within an epoch"])
+def test_a_killed_run_ends_with_the_very_numbers_of_one_that_was_not(tmp_path, uninterrupted, delay):
+    """SIGKILL as soon as a checkpoint is there, or a while into the next epoch; twice; then run to the end."""
+    runs, killed = tmp_path / "runs", 0
+    for _ in range(2):
+        process = run_command(runs)
+        checkpoint = next_checkpoint(runs, process)
+        time.sleep(delay)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+        process.communicate()
+    assert killed, "the run ended before it could be killed"
+    assert checkpoint.exists() and not list(runs.glob("a1_baseline/*/run.json"))
+    run_command(runs).communicate(timeout=300)
+    history, logits = read_record(runs)
+    pd.testing.assert_frame_equal(history, uninterrupted[0], check_exact=True)
+    for name, expected in uninterrupted[1].items():
+        np.testing.assert_array_equal(logits[name], expected)
+    assert not checkpoint.parent.exists()
+
+
+def next_checkpoint(runs, process):
+    """Wait until the process has written a new checkpoint; return its path."""
+    def find():
+        return {path: path.stat().st_mtime_ns for path in runs.glob("a1_baseline/*.partial/checkpoint.pt")}
+
+    before = find()
+    while process.poll() is None:
+        if (now := find()) != before:
+            return next(iter(now))
+        time.sleep(0.01)
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a9_none"], "no experiment 'a9_none'; there are a1_baseline"),
+        (["a1_baseline", "--epochs", "0"], "epochs: 0, expected a whole number of at least 1"),
+        (["a1_baseline", "--data", "none.csv"], "none.csv does not exist"),
+    ],
+)
+def test_a_wrong_command_gets_one_clear_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m fer_lib.train: ") and message in line
