@@ -26,7 +26,7 @@ rule site:
     output:
         "reports/site/index.html",
     shell:
-        "sphinx-build -q -E -d .snakemake/doctrees reports reports/site"
+        "rm -rf reports/site && sphinx-build -q -E -d .snakemake/doctrees reports reports/site && rm -r reports/jupyter_execute"
 
 
 def choose_parameters(notebook):

@@ -96,7 +96,8 @@ def judge_effect(effect: Estimate, claimed_sign: int) -> str:
 
 
 def collect_results(runs: list) -> pd.DataFrame:
-    """One row a run: experiment, step, title, seed, data, and all its results and environment."""
+    """One row a run: experiment, step, title, seed, data, all its results and environment, and
+    last_gap: accuracy in training, as met, less that on validation, at the last epoch."""
     rows = [
         {
             "experiment": run.experiment.name,
@@ -105,6 +106,7 @@ def collect_results(runs: list) -> pd.DataFrame:
             "data": run.data,
             "seed": run.seed,
             **run.results,
+            "last_gap": run.results["last_train_accuracy"] - run.results["last_validation_accuracy"],
             **run.environment,
         }
         for run in runs
@@ -137,14 +139,22 @@ def summarise_experiments(runs: list) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def get_best_validation(results: dict) -> float:
-    """Validation accuracy, 0-1, at the best epoch of a run."""
-    return results["validation_accuracy"]
+def compare_runs(before: list, after: list, metric: str) -> Estimate:
+    """How much a metric of `collect_results` changes from one step to another, paired by seed."""
+    tables = (collect_results(runs).set_index("seed")[metric] for runs in (before, after))
+    return estimate_difference(*tables)
 
 
-def calc_last_gap(results: dict) -> float:
-    """Accuracy in training, as met, less that on validation at the last epoch of a run: how far it overfits."""
-    return results["last_train_accuracy"] - results["last_validation_accuracy"]
+def describe_test_change(before: list, after: list, labels: np.ndarray) -> str:
+    """A sentence, in Markdown: the change of test accuracy, and whether it is more than chance in the images."""
+    change = compare_runs(before, after, "test_accuracy")
+    p_values = [test_mcnemar(a.logits["test"], b.logits["test"], labels) for a, b in zip(before, after)]
+    values = ", ".join("below 0.001" if p < 0.001 else f"{p:.3f}" for p in p_values)
+    steps = f"{before[0].experiment.step} to {after[0].experiment.step}"
+    return (
+        f"From {steps}, test accuracy changes by **{change.format(sign=True)} points** (95% interval over seeds). "
+        f"McNemar's test, whether two runs err equally often on these images, gives for each seed p: {values}."
+    )
 
 
 def compare_with_report(runs: list) -> pd.DataFrame:

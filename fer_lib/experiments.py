@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
+
+from torch import nn
 
 from fer_lib.augment import Augmentation
 from fer_lib.models import MODELS
@@ -15,6 +17,7 @@ class Experiment:
     name: the step of the report first; report: "A" or "B"; step: as in the report;
     title: a few words for tables and figures; reported: the report's accuracy in training and
     on validation, 0-1, where it gives them; model: a name in `MODELS`;
+    options: what the model is built with, as pairs of name and value;
     balance: bring every class of the training split up to the largest one's size;
     augmentation: of the training images, drawn anew whenever one is seen;
     epochs: at most; patience: stop after so many epochs without a better validation
@@ -29,6 +32,7 @@ class Experiment:
     title: str
     reported: tuple[float, float] | None
     model: str
+    options: tuple[tuple[str, object], ...] = ()
     balance: bool = False
     augmentation: Augmentation = Augmentation()
     epochs: int = 30
@@ -46,11 +50,16 @@ class Experiment:
         if not isinstance(self.learning_rate, (int, float)) or not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate: {self.learning_rate!r}, expected a number above 0")
 
+    def build_model(self) -> nn.Module:
+        """The network, with fresh weights from the default generator."""
+        return MODELS[self.model](**dict(self.options))
+
     @property
     def config(self) -> dict:
-        """All that can change a result, as plain values; the words that only describe are left out."""
+        """All that can change a result, as plain values of JSON; the words that only describe are left out."""
         described = ("name", "report", "step", "title", "reported")
-        return {key: value for key, value in asdict(self).items() if key not in described}
+        config = {key: value for key, value in asdict(self).items() if key not in described}
+        return json.loads(json.dumps(config | {"options": dict(self.options)}))
 
     @property
     def digest(self) -> str:
@@ -60,11 +69,12 @@ class Experiment:
     def matches(self, config: dict) -> bool:
         """Whether a recorded config is this one. A field that did not exist when the record was
         written counts as its default, which must therefore mean "as before"."""
-        defaults = {field.name: field.default for field in fields(self)}
-        known = {key: defaults.get(key) for key in self.config} | {"augmentation": {}} | config
-        known["augmentation"] = asdict(Augmentation()) | known["augmentation"]
-        return known == self.config
+        defaults = Experiment(self.name, self.report, self.step, self.title, self.reported, self.model).config
+        augmentation = defaults["augmentation"] | config.get("augmentation", {})
+        return defaults | config | {"augmentation": augmentation} == self.config
 
+
+DROPOUT = (("conv_dropout", 0.25), ("head_dropout", 0.5))  # customary; report A gives no rates
 
 EXPERIMENTS = {
     experiment.name: experiment
@@ -78,8 +88,10 @@ EXPERIMENTS = {
 """Every experiment by name, in the order of the reports."""
 
 
-def find_experiment(name: str) -> Experiment:
-    """The experiment of that name; raises ValueError, listing the names there are."""
+def find_experiment(name: str, **changes) -> Experiment:
+    """The experiment of that name, with some of its fields changed.
+
+    Raises ValueError for an unknown name, listing the names there are, and for senseless values."""
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[name]
+    return replace(EXPERIMENTS[name], **changes)

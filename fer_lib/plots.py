@@ -12,7 +12,7 @@ from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from fer_lib.augment import crop, rotate
 from fer_lib.data import EMOTIONS, Dataset, Split
-from fer_lib.evaluate import calc_confusion, calc_recall, estimate_difference, estimate_mean
+from fer_lib.evaluate import calc_confusion, calc_recall, collect_results, estimate_difference, estimate_mean
 from fer_lib.explore import calc_eigenfaces, calc_mean_faces, measure_images, tabulate_counts
 
 SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
@@ -301,10 +301,7 @@ def plot_curves(before: list, after: list) -> Figure:
     panels[0].plot([], [], ":", color="black", label="in training")
     panels[0].plot([], [], "-", color="black", label="on validation (● best epoch)")
     panels[0].legend(fontsize=8)
-    gaps = [
-        estimate_mean([r.results["last_train_accuracy"] - r.results["last_validation_accuracy"] for r in runs])
-        for runs in (before, after)
-    ]
+    gaps = [estimate_mean(collect_results(runs)["last_gap"]) for runs in (before, after)]
     _set_title(
         figure,
         f"At the end of training the gap to validation is {gaps[0].format()} points for "

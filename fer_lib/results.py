@@ -1,6 +1,6 @@
 """Write the tables that are made from the records: reports/results.csv and the one in README.md.
 
-    python -m fer_lib.results
+python -m fer_lib.results
 """
 
 import pandas as pd

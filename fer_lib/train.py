@@ -13,7 +13,7 @@ import platform
 import re
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from fer_lib.augment import augment_batch
 from fer_lib.data import Dataset, Split, load_data
 from fer_lib.evaluate import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment
-from fer_lib.models import MODELS, count_parameters
+from fer_lib.models import count_parameters
 from fer_lib.preprocess import balance_classes, scale_pixels
 from fer_lib.track import mirror_run
 
@@ -110,7 +110,7 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
         mirror = stack.enter_context(mirror_run(experiment, dataset, seed, wandb_mode))
         stack.enter_context(torch.random.fork_rng())  # leave the caller's random numbers alone
         torch.manual_seed(seed)
-        model = MODELS[experiment.model]().to(hardware.device, memory_format=hardware.memory_format)
+        model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
         optimizer = torch.optim.Adam(model.parameters(), experiment.learning_rate, fused=True)
         checkpoint = work / "checkpoint.pt"
         history, best = load_checkpoint(checkpoint, experiment, dataset, model, optimizer)
@@ -325,9 +325,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--retrain", action="store_true", help="train although the run is on record")
     options = parser.parse_args(arguments)
     try:
-        experiment = find_experiment(options.experiment)
-        if options.epochs is not None:
-            experiment = replace(experiment, epochs=options.epochs)
+        changes = {} if options.epochs is None else {"epochs": options.epochs}
+        experiment = find_experiment(options.experiment, **changes)
         dataset = load_data(options.data)
         for seed in options.seed:
             (run,) = get_runs(experiment, dataset, [seed], options.retrain, options.wandb)

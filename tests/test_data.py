@@ -178,7 +178,9 @@ def mutations(draw):
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(content)))
         length = draw(st.sampled_from([0, 1, 2, 30, 4000]))
-        alphabet = st.sampled_from([b",", b"\n", b" ", b'"', b"0", b"9", b"-", b"\x00", b"\xff", b"Training", GOOD[:40]])
+        alphabet = st.sampled_from(
+            [b",", b"\n", b" ", b'"', b"0", b"9", b"-", b"\x00", b"\xff", b"Training", GOOD[:40]]
+        )
         content[start : start + length] = draw(alphabet | st.binary(max_size=4))
     return bytes(content)
 

@@ -7,6 +7,8 @@ from fer_lib.models import MODELS, count_parameters
 PARAMETERS = {
     # convolutions: 9 * in * out + out; head: 128 * 6 * 6 * 128 + 128, 128 * 7 + 7
     "BaselineModel": 320 + 18_496 + 73_856 + 589_952 + 903,
+    # the same, and two for each channel of its four batch norms
+    "ImprovedModel": 320 + 18_496 + 73_856 + 589_952 + 903 + 2 * (32 + 64 + 128 + 128),
 }
 
 

@@ -24,7 +24,7 @@ def test_an_offline_run_holds_the_numbers_of_the_record(brief, small, own_folder
     for key in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/accuracy", "confusion_matrix"):
         assert key in logged, key
     summary = subprocess.run([*tool, "--summary"], capture_output=True, text=True, check=True).stdout
-    values = json.loads(summary)["metrics"]
+    values = json.loads(summary)["summary"]
     assert values["test/accuracy"] == pytest.approx(run.results["test_accuracy"])
     assert values["val/accuracy"] == pytest.approx(run.history["validation_accuracy"].iloc[-1], abs=1e-5)
 

@@ -193,6 +193,7 @@ def test_a_killed_run_ends_with_the_very_numbers_of_one_that_was_not(tmp_path, u
 
 def next_checkpoint(runs, process):
     """Wait until the process has written a new checkpoint; return its path."""
+
     def find():
         return {path: path.stat().st_mtime_ns for path in runs.glob("a1_baseline/*.partial/checkpoint.pt")}
 

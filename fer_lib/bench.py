@@ -1,0 +1,144 @@
+"""Time reading, loading and training, each beside what a user would otherwise write.
+
+    python -m fer_lib.bench        prints a table and writes reports/bench.json
+
+Each pair is timed in turn, several times, and the medians are compared: on a shared machine
+two timings an hour apart say nothing about each other.
+"""
+
+import json
+import shutil
+import statistics
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import transforms
+from torchvision.datasets import FER2013
+from tqdm import tqdm
+
+from fer_lib import __version__
+from fer_lib.augment import Augmentation
+from fer_lib.data import PROJECT, Dataset, find_data, load_data, read_csv
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.train import choose_hardware, train_one_epoch
+
+REPEATS = 3
+IMAGES = 6400  # a hundred batches
+AUGMENTATION = Augmentation(flip=0.5, rotation=10, crop_padding=4)  # report B's
+
+
+def time_in_turn(*actions: Callable[[], object]) -> list[float]:
+    """Median seconds of each action over `REPEATS` rounds."""
+    seconds = [[] for _ in actions]
+    for _ in range(REPEATS):
+        for action, own in zip(actions, seconds):
+            start = time.perf_counter()
+            action()
+            own.append(time.perf_counter() - start)
+    return [statistics.median(own) for own in seconds]
+
+
+def bench_reading(path: Path) -> list[dict]:
+    """From the zipped file to arrays, and from the cache; against torchvision's reader, once for each split."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "fer2013"
+        folder.mkdir()
+        with zipfile.ZipFile(path) as archive, archive.open("icml_face_data.csv") as source:
+            with (folder / "icml_face_data.csv").open("wb") as target:
+                shutil.copyfileobj(source, target)
+        ours, theirs = time_in_turn(
+            lambda: read_csv(path), lambda: [FER2013(root, split) for split in ("train", "test")]
+        )
+        load_data(path)
+        (cached,) = time_in_turn(lambda: load_data(path))
+    return [
+        _row("read the zipped CSV (s)", ours, theirs, theirs / ours, "torchvision.datasets.FER2013, unpacked"),
+        _row("load from the cache (s)", cached, theirs, theirs / cached, "torchvision.datasets.FER2013, unpacked"),
+    ]
+
+
+class PlainFaces(TorchDataset):
+    """The faces as a user would wrap them: one PIL image at a time through torchvision's transforms."""
+
+    def __init__(self, dataset: Dataset):
+        self.images, self.labels = dataset.train.images[:IMAGES], dataset.train.labels[:IMAGES]
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomHorizontalFlip(AUGMENTATION.flip),
+                transforms.RandomRotation(AUGMENTATION.rotation),
+                transforms.RandomCrop(48, padding=AUGMENTATION.crop_padding),
+                transforms.ToTensor(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[place])), int(self.labels[place])
+
+
+def bench_training(dataset: Dataset) -> list[dict]:
+    """One epoch of A1 with report B's augmentation: `train_one_epoch` against a plain loop in float32."""
+    experiment = replace(EXPERIMENTS["a1_baseline"], augmentation=AUGMENTATION)
+    hardware = choose_hardware()
+    images = hardware.put(dataset.train.images[:IMAGES])
+    labels = torch.from_numpy(dataset.train.labels[:IMAGES]).to(hardware.device)
+    generator = torch.Generator(hardware.device).manual_seed(0)
+
+    def train_ours() -> None:
+        model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
+        optimizer = torch.optim.Adam(model.parameters(), experiment.learning_rate, fused=True)
+        train_one_epoch(model, optimizer, images, labels, experiment, hardware, generator, tqdm(disable=True))
+
+    def train_plainly() -> None:
+        model = experiment.build_model().to(hardware.device)
+        optimizer = torch.optim.Adam(model.parameters(), experiment.learning_rate)
+        for inputs, targets in DataLoader(PlainFaces(dataset), experiment.batch_size, shuffle=True):
+            loss = torch.nn.functional.cross_entropy(model(inputs.to(hardware.device)), targets.to(hardware.device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    train_ours()  # the first epoch also sets up the kernels
+    ours, theirs = (len(labels) / seconds for seconds in time_in_turn(train_ours, train_plainly))
+    return [
+        _row("train A1, flip + rotation + crop (images/s)", ours, theirs, ours / theirs, "float32, DataLoader, PIL")
+    ]
+
+
+def _row(what: str, ours: float, usual: float, ratio: float, against: str) -> dict:
+    return {
+        "what": what,
+        "ours": round(ours, 3),
+        "usual": round(usual, 3),
+        "ratio": round(ratio, 1),
+        "usual is": against,
+    }
+
+
+def main() -> None:
+    path = find_data()
+    reads_zip = path is not None and zipfile.is_zipfile(path)
+    rows = bench_reading(Path(path)) if reads_zip else []
+    rows += bench_training(load_data())
+    record = {"fer_lib": __version__, "torch": torch.__version__, "hardware": choose_hardware().name, "rows": rows}
+    (PROJECT / "reports" / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(f"medians of {REPEATS} rounds on {record['hardware']}")
+    print(f"{'':44}{'fer_lib':>10}{'usual':>10}{'ratio':>8}  usual is")
+    for row in rows:
+        print(f"{row['what']:44}{row['ours']:>10,.4g}{row['usual']:>10,.4g}{row['ratio']:>7}×  {row['usual is']}")
+    if not reads_zip:
+        print("reading was not timed: that needs FER2013's icml_face_data.csv, zipped, in FER_DATA")
+
+
+if __name__ == "__main__":
+    main()
