@@ -83,6 +83,18 @@ EXPERIMENTS = {
         Experiment(
             "a1b_baseline_balanced", "A", "A1b", "Baseline, balanced", (0.67, 0.54), "BaselineModel", balance=True
         ),
+        Experiment("a2_batchnorm", "A", "A2", "Batch norm", (0.70, 0.58), "ImprovedModel", balance=True),
+        Experiment("a3_dropout", "A", "A3", "Dropout", (0.62, 0.60), "ImprovedModel", DROPOUT, balance=True),
+        Experiment(
+            "a4_wider",
+            "A",
+            "A4",
+            "256 filters",
+            None,
+            "ImprovedModel",
+            (("filters", (32, 64, 128, 256)), *DROPOUT),
+            balance=True,
+        ),
     )
 }
 """Every experiment by name, in the order of the reports."""

@@ -84,9 +84,10 @@ def describe_cost(runs: list[Run]) -> None:
     hardware = ", ".join(
         dict.fromkeys(f"{run.environment['hardware']}, {run.environment['precision']}" for run in runs)
     )
+    threads = " or ".join(dict.fromkeys(str(run.environment["threads"]) for run in runs))
     minutes = sum(run.environment["seconds"] for run in runs) / 60
     speeds = sorted(run.environment["images_per_second"] for run in runs)
     say(
         f"{len(runs)} runs on {runs[0].data}, {minutes:.0f} minutes of training in all, "
-        f"{speeds[0]:,} to {speeds[-1]:,} images/s ({hardware})."
+        f"{speeds[0]:,} to {speeds[-1]:,} images/s ({hardware}, CPU threads a run: {threads})."
     )

@@ -363,8 +363,8 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
     )
     _set_title(
         figure,
-        f"{split.capitalize()} recall of {after[0].experiment.step}: surely better for {_join(won)}, "
-        f"surely worse for {_join(lost)}",
+        f"{split.capitalize()} recall of {after[0].experiment.step}: better for {_join(won)}, worse for {_join(lost)} "
+        "(interval clear of zero)",
     )
     return figure
 

@@ -66,8 +66,8 @@ def choose_hardware() -> Hardware:
     with contextlib.suppress(OSError):
         if "amx_bf16" in (text := Path("/proc/cpuinfo").read_text()):
             name = re.search(r"model name\s*: (.*)", text)[1]
-            return Hardware(torch.device("cpu"), f"{name} with AMX, {torch.get_num_threads()} threads", *fast)
-    return Hardware(torch.device("cpu"), f"{platform.machine()} CPU, {torch.get_num_threads()} threads", *plain)
+            return Hardware(torch.device("cpu"), f"{name} with AMX", *fast)
+    return Hardware(torch.device("cpu"), f"{platform.machine()} CPU", *plain)
 
 
 def get_runs(
@@ -295,6 +295,7 @@ def describe_environment(hardware: Hardware, history: list[dict], images: int) -
         "python": platform.python_version(),
         "torch": torch.__version__,
         "hardware": hardware.name,
+        "threads": torch.get_num_threads(),
         "precision": str(hardware.precision).removeprefix("torch."),
         "seconds": round(seconds, 1),
         "images_per_second": round(images * len(history) / seconds),

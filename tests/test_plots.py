@@ -1,0 +1,137 @@
+from dataclasses import replace
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+
+from fer_lib import data, plots  # noqa: E402
+from fer_lib.evaluate import collect_results, summarise_experiments  # noqa: E402
+from fer_lib.experiments import EXPERIMENTS  # noqa: E402
+from fer_lib.explore import (  # noqa: E402
+    calc_eigenfaces,
+    calc_mean_faces,
+    find_duplicates,
+    measure_agreement,
+    tabulate_duplicates,
+)
+from fer_lib.preprocess import balance_classes  # noqa: E402
+from fer_lib.train import get_runs  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def runs(small, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_RUNS", str(tmp_path_factory.mktemp("plots") / "runs"))
+        patch.setenv("WANDB_MODE", "disabled")
+        steps = [replace(EXPERIMENTS[name], epochs=2) for name in ("a1_baseline", "a1b_baseline_balanced")]
+        found = [get_runs(step, small, [0, 1]) for step in steps]
+        assert all(run.logits for runs in found for run in runs)  # read while the folder is known
+        return found
+
+
+def check_figure(figure):
+    """A title that says something, no axis without a label or name, nothing drawn outside the page."""
+    title = figure.get_suptitle()
+    assert len(title.split()) >= 5 and "nan" not in title
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    box = figure.get_tightbbox(figure.canvas.get_renderer()).transformed(figure.dpi_scale_trans)
+    assert box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2, "something is cut off"
+    matplotlib.pyplot.close(figure)
+
+
+def draw_data_figures(dataset):
+    balanced = balance_classes(dataset.train)
+    face = calc_mean_faces(dataset.train)[3]
+    agreement = measure_agreement(dataset, make_votes(dataset))
+    return [
+        plots.plot_class_counts(dataset),
+        plots.plot_pixel_statistics(dataset),
+        plots.plot_mean_faces(dataset.train),
+        plots.plot_mean_face_differences(dataset.train),
+        plots.plot_eigenfaces(dataset.train, 7),
+        plots.plot_agreement(agreement),
+        plots.plot_balancing(dataset.train, balanced),
+        plots.plot_balanced_faces(dataset.train, balanced),
+        plots.plot_augmentations(face, 10.0, 4, "mean Happy face"),
+        plots.plot_blurring(face, {"flip": face / 2, "rotation": face / 3, "crop": face, "all three": face}),
+    ]
+
+
+def make_votes(dataset):
+    """Ten votes an image: eight for its label, two for unknown; for class 0, all for contempt."""
+    import pandas as pd
+
+    from fer_lib.explore import VOTE_CLASSES
+
+    labels = np.concatenate([split.labels for split in dataset.splits.values()])
+    votes = pd.DataFrame(0, index=range(len(labels)), columns=list(data.VOTES))
+    for name, label in VOTE_CLASSES.items():
+        votes.loc[(labels == label), name] = 8
+        votes.loc[(labels == label), "unknown"] = 2
+    votes.loc[labels == 0] = 0
+    votes.loc[labels == 0, "contempt"] = 10
+    return votes
+
+
+def test_every_figure_of_the_data_is_titled_and_whole(drawn):
+    plots.set_style()
+    for figure in draw_data_figures(drawn):
+        check_figure(figure)
+
+
+def test_every_figure_of_runs_is_titled_and_whole(runs, small):
+    plots.set_style()
+    before, after = runs
+    labels = small.test.labels
+    for figure in (
+        plots.plot_curves(before, after),
+        plots.plot_confusions(before, after, labels, "test"),
+        plots.plot_recall_change(before, after, labels, "test"),
+        plots.plot_curves(before[:1], after[:1]),  # of one seed: no interval, and no error
+        plots.plot_recall_change(before[:1], after[:1], labels, "test"),
+    ):
+        check_figure(figure)
+
+
+def test_tables_of_runs(runs):
+    table = collect_results(runs[0] + runs[1])
+    assert len(table) == 4 and table["last_gap"].notna().all()
+    summary = summarise_experiments(runs[0] + runs[1])
+    assert list(summary.index) == ["A1 Baseline", "A1b Baseline, balanced"]
+    mean = 100 * table["test_accuracy"][:2].mean()
+    assert summary.loc["A1 Baseline", "test (%)"].startswith(f"{mean:.1f} ± ")
+
+
+def test_mean_faces_and_eigenfaces_are_what_they_say(small):
+    split = small.train
+    np.testing.assert_allclose(calc_mean_faces(split)[3], split.images[split.labels == 3].mean(0))
+    faces, shares = calc_eigenfaces(split, 5)
+    flat = split.images.reshape(len(split), -1).astype(float)
+    variances = np.linalg.svd(flat - flat.mean(0), compute_uv=False) ** 2
+    np.testing.assert_allclose(shares, variances[:5] / variances.sum(), rtol=1e-3)
+    np.testing.assert_allclose((faces.reshape(5, -1) ** 2).sum(1), 1, rtol=1e-4)
+
+
+def test_duplicates_are_counted_within_and_across_splits():
+    images = np.random.default_rng(0).integers(0, 256, (8, 48, 48)).astype(np.uint8)
+    images[1] = images[0]  # twice in train, same label
+    images[5] = images[0]  # and once in test, with another label
+    images[6] = images[3]  # in validation and test
+    labels, usages = np.array([0, 0, 2, 3, 4, 6, 3, 1]), np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    dataset = data.build_dataset("copies", images, (4 * labels + usages).astype(np.uint8))
+    duplicates = find_duplicates(dataset)
+    assert sorted(duplicates["row"]) == [0, 1, 3, 5, 6] and duplicates["group"].nunique() == 2
+    table = tabulate_duplicates(duplicates)
+    assert table.loc["train"].tolist() == [2, 0, 2, 2]
+    assert table.loc["validation"].tolist() == [0, 0, 1, 0]
+    assert table.loc["test"].tolist() == [1, 1, 0, 1]
+
+
+def test_agreement_counts_votes_for_the_label(small):
+    table = measure_agreement(small, make_votes(small))
+    other = table["label"] != 0
+    assert table.loc[other, "agrees"].all() and (table.loc[other, "share"] == 0.8).all()
+    assert not table.loc[~other, "agrees"].any() and (table.loc[~other, "choice"] == -1).all()
