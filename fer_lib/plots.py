@@ -43,7 +43,7 @@ def set_style() -> None:
 def plot_class_counts(dataset: Dataset) -> Figure:
     """Share of each class in each split; the counts stand above the bars."""
     counts = tabulate_counts(dataset)
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
+    figure, axes = _make_figure(figsize=(WIDTH, 3.6))
     for place, (name, column) in enumerate(counts.items()):
         bars = axes.bar(
             np.arange(len(EMOTIONS)) + 0.27 * (place - 1), column / column.sum(), 0.25, color=SPLIT_COLOURS[name]
@@ -67,7 +67,7 @@ def plot_class_counts(dataset: Dataset) -> Figure:
 
 def plot_pixel_statistics(dataset: Dataset) -> Figure:
     """Distribution of brightness and contrast over the images of each split."""
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharey=True)
+    figure, panels = _make_figure(1, 2, figsize=(WIDTH, 3.2), sharey=True)
     measured = {name: measure_images(split) for name, split in dataset.splits.items()}
     titles = ("mean of an image's pixels (grey level, 0–255)", "standard deviation of them (grey levels)")
     for place, (axes, title) in enumerate(zip(panels, titles)):
@@ -133,7 +133,7 @@ def plot_eigenfaces(split: Split, count: int = 7) -> Figure:
 
 def plot_agreement(agreement: pd.DataFrame) -> Figure:
     """How far FER+'s ten taggers share FER2013's label, by class and by image."""
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4), width_ratios=(1.25, 1))
+    figure, panels = _make_figure(1, 2, figsize=(WIDTH, 3.4), width_ratios=(1.25, 1))
     by_class = agreement.groupby("label")["agrees"].mean()
     bars = panels[0].bar(range(len(by_class)), by_class, color=AFTER)
     panels[0].bar_label(bars, [f"{share:.0%}" for share in by_class], padding=2)
@@ -168,7 +168,7 @@ def plot_balancing(before: Split, after: Split) -> Figure:
     """Counts of each class, the copies set apart from the originals."""
     originals = np.bincount(before.labels, minlength=len(EMOTIONS))
     copies = np.bincount(after.labels, minlength=len(EMOTIONS)) - originals
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
+    figure, axes = _make_figure(figsize=(WIDTH, 3.4))
     axes.bar(EMOTIONS, originals, 0.6, color=BEFORE, label="originals")
     bars = axes.bar(EMOTIONS, copies, 0.6, bottom=originals, color=AFTER, label="copies, ±10 in grey level")
     times = (originals + copies) / np.maximum(originals, 1)
@@ -247,7 +247,7 @@ def plot_blurring(face: np.ndarray, means: dict[str, np.ndarray]) -> Figure:
 def plot_faces(split: Split, count: int = 7) -> Figure:
     """The first images of each class: for a reader who has the data, never in what is published."""
     first = [np.flatnonzero(split.labels == label)[:count] for label in range(len(EMOTIONS))]
-    figure, panels = plt.subplots(len(EMOTIONS), count, figsize=(WIDTH, WIDTH), squeeze=False)
+    figure, panels = _make_figure(len(EMOTIONS), count, figsize=(WIDTH, WIDTH), squeeze=False)
     for emotion, rows, row in zip(EMOTIONS, panels, first):
         for axes in rows:
             axes.axis("off")
@@ -266,7 +266,7 @@ def _draw_images(
     label: str = "grey level",
 ) -> Figure:
     """A row of images (N, 48, 48) in one colour scale, with its bar."""
-    figure, panels = plt.subplots(1, len(images), figsize=(WIDTH, 2.05))
+    figure, panels = _make_figure(1, len(images), figsize=(WIDTH, 2.05))
     for axes, image, text in zip(panels, images, titles):
         drawn = axes.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1])
         axes.set_title(text, fontsize=8, loc="center")
@@ -285,7 +285,7 @@ def plot_curves(before: list, after: list) -> Figure:
     """Accuracy and loss over the epochs, in training and on validation: each run thin, the best epoch of each marked.
 
     before, after: the runs of the step compared with and of the step in question."""
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.8))
+    figure, panels = _make_figure(1, 2, figsize=(WIDTH, 3.8))
     for runs, colour in ((before, BEFORE), (after, AFTER)):
         for number, run in enumerate(runs):
             table, best = run.history, run.results["best_epoch"]
@@ -312,7 +312,7 @@ def plot_curves(before: list, after: list) -> Figure:
 
 def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
     """Confusion matrices, each row in shares of its class and averaged over the runs."""
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 4.3), sharey=True)
+    figure, panels = _make_figure(1, 2, figsize=(WIDTH, 4.3), sharey=True)
     for axes, runs in zip(panels, (before, after)):
         shares = _mean_confusion(runs, labels, split)
         sns.heatmap(
@@ -341,7 +341,7 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         np.stack([calc_recall(calc_confusion(run.logits[split].astype(np.float32), labels)) for run in runs])
         for runs in (before, after)
     ]
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4), sharey=True)
+    figure, panels = _make_figure(1, 2, figsize=(WIDTH, 3.4), sharey=True)
     places = np.arange(len(EMOTIONS))
     panels[0].hlines(places, recalls[0].mean(0), recalls[1].mean(0), color="#BBBBBB", zorder=1)
     for runs, recall, colour in zip((before, after), recalls, (BEFORE, AFTER)):
@@ -367,6 +367,13 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         "(interval clear of zero)",
     )
     return figure
+
+
+def _make_figure(*args, **kwargs):
+    """plt.subplots, but not kept open by pyplot: the figure is shown where a cell ends with it, and only there."""
+    figure, axes = plt.subplots(*args, **kwargs)
+    plt.close(figure)
+    return figure, axes
 
 
 def _set_title(figure: Figure, text: str) -> None:

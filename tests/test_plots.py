@@ -39,7 +39,6 @@ def check_figure(figure):
     width, height = figure.canvas.get_width_height()
     box = figure.get_tightbbox(figure.canvas.get_renderer()).transformed(figure.dpi_scale_trans)
     assert box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2, "something is cut off"
-    matplotlib.pyplot.close(figure)
 
 
 def draw_data_figures(dataset):

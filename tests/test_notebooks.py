@@ -1,0 +1,176 @@
+"""The notebooks: what is published in them, papermill with other parameters, nbval in both profiles."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.notebook import check_parameters
+from tests.conftest import PROJECT, REAL, needs_fer2013
+
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+SMOKE = yaml.safe_load((PROJECT / "params" / "smoke.yaml").read_text())
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, 4)
+
+
+def list_outputs(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def test_what_is_published_is_clean(notebook, path):
+    nbformat.validate(notebook)
+    assert "widgets" not in notebook.metadata and "papermill" not in notebook.metadata
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1)), "run it from top to bottom"
+    for output in list_outputs(notebook):
+        assert output.output_type != "error" and output.get("name") != "stderr"
+    text = re.sub(r'"image/png": "[^"]*"', "", path.read_text())
+    assert not re.search(r"[\"' ](/home|/root|/tmp|/Users|/work|[A-Z]:\\\\)", text), "an absolute path"
+    assert "Warning" not in text
+
+
+def test_parameters_are_one_cell_of_typed_and_commented_literals(notebook):
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert not any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    for line, node in zip(cell.source.splitlines(), ast.parse(cell.source).body, strict=True):
+        assert isinstance(node, ast.AnnAssign) and "  # " in line, line
+        ast.literal_eval(node.value)
+
+
+def test_published_on_fer2013_without_a_single_face(notebook):
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert "show_faces: bool = True" not in cell.source
+    printed = "".join(output.get("text", "") for output in list_outputs(notebook))
+    assert "data: fer2013 (28,709 train, 3,589 validation, 3,589 test; fingerprint 6abd39e37481cc88)" in printed
+
+
+def test_code_cells_are_short(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 20, cell.source
+            assert not re.search(r"^(def|class) ", cell.source, re.M), "machinery belongs in fer_lib"
+
+
+def test_defaults_are_those_of_the_published_run(path):
+    parameters = papermill.inspect_notebook(path)
+    if "experiment" not in parameters:
+        return
+    values = {name: ast.literal_eval(parameter["default"]) for name, parameter in parameters.items()}
+    for name in ("experiment", "baseline"):
+        experiment = EXPERIMENTS[values[name]]
+        for field in ("epochs", "patience", "learning_rate", "batch_size"):
+            assert getattr(experiment, field) == values[field], f"{name} {field}"
+
+
+# --- parameters ------------------------------------------------------------------------------
+
+CELL = "epochs: int = 30  # at most\nseeds: list[int] = [0]\nrate: float = 1e-3\nlimit: int | None = None"
+
+
+@pytest.mark.parametrize("given", ["epochs = 3", "seeds = [1, 2]", "rate = 1", "limit = 4", "limit = None", ""])
+def test_known_parameters_pass(given):
+    check_parameters(["", CELL, f"# Parameters\n{given}\n", "epochs = 'later cells are free'"])
+
+
+def test_without_papermill_there_is_nothing_to_check():
+    check_parameters(["", CELL, "%matplotlib inline"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("epoch = 3", "no parameter 'epoch' here; there are epochs, seeds, rate, limit"),
+        ('epochs = "three"', "parameter epochs: 'three' is no int"),
+        ("epochs = True", "parameter epochs: True is no int"),
+        ('seeds = "[0, 1]"', "is no list.int.; give lists with papermill's -y"),
+        ("seeds = [0.5]", "parameter seeds"),
+    ],
+)
+def test_unknown_parameters_and_wrong_types_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        check_parameters(["", CELL, f"# Parameters\n{given}\n"])
+
+
+# --- execution -------------------------------------------------------------------------------
+
+
+def get_environment(**changes):
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    return environment | {name: str(value) for name, value in changes.items()}
+
+
+def run_papermill(notebook, target, *arguments, **changes):
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(target), *arguments]
+    return subprocess.run(command, env=get_environment(**changes), capture_output=True, text=True, cwd=target.parent)
+
+
+def test_papermill_reexecutes_an_iteration_with_other_parameters(tmp_path):
+    notebook, target = PROJECT / "notebooks" / "03_a1_baseline.ipynb", tmp_path / "out.ipynb"
+    done = run_papermill(
+        notebook, target, "-p", "data", "drawn", "-p", "epochs", "2", "-p", "learning_rate", "0.003", "-y", "seeds: [5]"
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    records = [json.loads(path.read_text()) for path in (tmp_path / os.environ["FER_RUNS"]).glob("*/*/run.json")]
+    assert {record["experiment"] for record in records} == {"a1_baseline", "a1b_baseline_balanced"}
+    for record in records:
+        assert record["seed"] == 5 and record["data"]["name"] == "drawn"
+        assert record["config"]["learning_rate"] == 0.003 and record["results"]["epochs"] == 2
+    text = target.read_text()
+    assert "These are not FER2013" in text
+    assert "image/png" in text
+
+
+def test_papermill_with_an_unknown_parameter_fails_and_says_so(tmp_path):
+    notebook, target = PROJECT / "notebooks" / "03_a1_baseline.ipynb", tmp_path / "out.ipynb"
+    done = run_papermill(notebook, target, "-p", "data", "drawn", "-p", "epoch", "2")
+    assert done.returncode != 0 and "no parameter 'epoch' here; there are experiment, baseline, data" in done.stderr
+
+
+def run_nbval(notebook, *arguments, **changes):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, str(notebook)]
+    done = subprocess.run(command, env=get_environment(**changes), capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+def test_nbval_on_a_smoke_copy(path, tmp_path):
+    """On the drawn faces, one seed, one epoch; cells marked NBVAL_CHECK_OUTPUT must give what is published."""
+    given = {name: value for name, value in SMOKE.items() if name in papermill.inspect_notebook(path)}
+    copy = tmp_path / path.name
+    done = run_papermill(path, copy, "--prepare-only", "-y", yaml.safe_dump(given))
+    assert done.returncode == 0, done.stderr
+    # what papermill prepares has no outputs: take the published ones, to compare with
+    published, prepared = nbformat.read(path, 4), nbformat.read(copy, 4)
+    outputs = {cell.source: cell for cell in published.cells if cell.cell_type == "code"}
+    for cell in prepared.cells:
+        if cell.source in outputs:
+            cell.outputs = outputs[cell.source].outputs
+            cell.execution_count = outputs[cell.source].execution_count
+    nbformat.write(prepared, copy)
+    run_nbval(copy, "--nbval-lax")
+
+
+@needs_fer2013
+def test_nbval_strictly_on_what_is_published(path):
+    """With default parameters a notebook reads the records back and gives the very outputs that are committed."""
+    runs = PROJECT / "reports" / "runs"
+    before = sorted(runs.glob("*/*"))
+    sanitize = PROJECT / "tests" / "nbval_sanitize.cfg"
+    run_nbval(path, "--nbval", f"--nbval-sanitize-with={sanitize}", FER_RUNS=runs, FER_DATA=REAL)
+    assert sorted(runs.glob("*/*")) == before, "it trained"
