@@ -30,7 +30,7 @@ from fer_lib.data import PROJECT, Dataset, find_data, load_data, read_csv
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.train import choose_hardware, train_one_epoch
 
-REPEATS = 3
+REPEATS = 5
 IMAGES = 6400  # a hundred batches
 AUGMENTATION = Augmentation(flip=0.5, rotation=10, crop_padding=4)  # report B's
 
