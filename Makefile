@@ -13,20 +13,20 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
-SNAKEMAKE = snakemake --quiet all --cores $(CORES) --rerun-triggers mtime params
+OPTIONS = --quiet all --cores $(CORES) --rerun-triggers mtime params
 
 .PHONY: report site full publish results bench test lock
 
 report site: .venv/ready
-	@$(SNAKEMAKE) site
+	@snakemake site $(OPTIONS)
 	@echo "Open reports/site/index.html"
 
 full: .venv/ready
-	@$(SNAKEMAKE) full
+	@snakemake full $(OPTIONS)
 	@echo "Open reports/site/index.html"
 
 publish results: .venv/ready
-	@$(SNAKEMAKE) --force $@
+	@snakemake $@ --force $(OPTIONS)
 
 bench: .venv/ready
 	@python -m fer_lib.bench
