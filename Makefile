@@ -13,7 +13,7 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
-OPTIONS = --quiet all --cores $(CORES) --rerun-triggers mtime params
+OPTIONS = --quiet all --show-failed-logs --cores $(CORES) --rerun-triggers mtime params
 
 .PHONY: report site full publish results bench test lock
 

@@ -5,8 +5,10 @@
     snakemake -c1 publish   execute notebooks/ in place, with their defaults, on FER2013
 """
 
-import yaml
+import json
 from pathlib import Path
+
+import yaml
 
 from fer_lib.data import find_data
 from fer_lib.experiments import EXPERIMENTS
@@ -26,16 +28,17 @@ rule site:
     output:
         "reports/site/index.html",
     shell:
-        "rm -rf reports/site && sphinx-build -q -E -d .snakemake/doctrees reports reports/site && rm -r reports/jupyter_execute"
+        "echo 'building the site' && rm -rf reports/site"
+        " && sphinx-build -q -E -d .snakemake/doctrees reports reports/site && rm -r reports/jupyter_execute"
 
 
-def choose_parameters(notebook):
-    """What of the quick profile this notebook takes; nothing where FER2013 is at hand."""
+def choose_parameters(wildcards, input):
+    """What of the quick profile this notebook takes, as YAML; nothing where FER2013 is at hand."""
     import papermill
 
     profile = yaml.safe_load(Path("params/quick.yaml").read_text()) if QUICK else {}
-    known = papermill.inspect_notebook(notebook)
-    return {name: value for name, value in profile.items() if name in known}
+    known = papermill.inspect_notebook(input[0])
+    return json.dumps({name: value for name, value in profile.items() if name in known})
 
 
 rule notebook:
@@ -44,15 +47,14 @@ rule notebook:
         [path for path in RUNS if Path(path).exists()],
     output:
         "reports/notebooks/{name}.ipynb",
+    log:
+        "reports/notebooks/{name}.log",
     params:
-        quick=QUICK,
+        quick=choose_parameters,
     retries: 2  # kernels that start at once can race for a port
-    run:
-        import papermill
-
-        papermill.execute_notebook(
-            input[0], output[0], choose_parameters(input[0]), progress_bar=False, request_save_on_cell_execute=False
-        )
+    shell:
+        "echo 'executing {input[0]}' && "
+        "papermill {input[0]} {output} --no-progress-bar -y {params.quick:q} > {log} 2>&1"
 
 
 rule run:
