@@ -4,8 +4,10 @@ A failure of W&B, its absence included, is told once and never ends a training.
 """
 
 import contextlib
+import netrc
 import os
 import warnings
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -93,11 +95,15 @@ def _start(experiment: Experiment, dataset: Dataset, seed: int, mode: str):
 
 
 def _choose_mode() -> str:
+    """$WANDB_MODE, else online where `wandb login` or the environment left a key, else offline.
+
+    W&B's own look-up is not asked: on a terminal it would go on to ask the user for a key."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
-    with contextlib.suppress(Exception):
-        import wandb
-
-        if wandb.Api(timeout=5).api_key:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return "online"
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        if netrc.netrc(os.environ.get("NETRC")).authenticators(host):
             return "online"
     return "offline"

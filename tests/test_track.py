@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from fer_lib.track import mirror_run
+from fer_lib.track import _choose_mode, mirror_run
 from fer_lib.train import train_run
 
 
@@ -50,3 +50,18 @@ def test_a_failure_in_the_middle_is_told_once(brief, small):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             mirror.log_epoch({"epoch": 2})
+
+
+def test_auto_is_online_for_a_user_who_is_logged_in_and_offline_for_others(tmp_path, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert _choose_mode() == "offline"
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
+    assert _choose_mode() == "online"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert _choose_mode() == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    assert _choose_mode() == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert _choose_mode() == "disabled"

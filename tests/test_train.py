@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +77,15 @@ def test_training_leaves_the_callers_random_numbers_alone(brief, small):
     torch.manual_seed(5)
     train_run(brief, small, seed=0)
     torch.testing.assert_close(torch.rand(3), expected)
+
+
+def test_hardware_without_fast_bfloat16_trains_in_float32_without_a_warning(brief, small, monkeypatch):
+    plain = train.Hardware(torch.device("cpu"), "plain", torch.float32, torch.contiguous_format)
+    monkeypatch.setattr(train, "choose_hardware", lambda: plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = train_run(brief, small, seed=0)
+    assert run.environment["precision"] == "float32" and run.results["epochs"] == 2
 
 
 def make_history(accuracies):
