@@ -18,7 +18,7 @@ class Experiment:
     title: a few words for tables and figures; reported: the report's accuracy in training and
     on validation, 0-1, where it gives them; model: a name in `MODELS`;
     options: what the model is built with, as pairs of name and value;
-    balance: bring every class of the training split up to the largest one's size;
+    scale: divide the pixels by 255; balance: bring every class of the training split up to the largest one's size;
     augmentation: of the training images, drawn anew whenever one is seen;
     epochs: at most; patience: stop after so many epochs without a better validation
     accuracy; batch_size: images; learning_rate: of Adam (Kingma and Ba 2015).
@@ -33,6 +33,7 @@ class Experiment:
     reported: tuple[float, float] | None
     model: str
     options: tuple[tuple[str, object], ...] = ()
+    scale: bool = True
     balance: bool = False
     augmentation: Augmentation = Augmentation()
     epochs: int = 30
@@ -63,38 +64,47 @@ class Experiment:
 
     @property
     def digest(self) -> str:
-        """Eight hex digits that differ where `config` differs."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:8]
+        """Eight hex digits that differ where `config` differs; a new field at its default leaves them as they were."""
+        defaults = self._defaults()
+        chosen = {key: value for key, value in self.config.items() if value != defaults[key]}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
 
     def matches(self, config: dict) -> bool:
         """Whether a recorded config is this one. A field that did not exist when the record was
         written counts as its default, which must therefore mean "as before"."""
-        defaults = Experiment(self.name, self.report, self.step, self.title, self.reported, self.model).config
+        defaults = self._defaults()
         augmentation = defaults["augmentation"] | config.get("augmentation", {})
         return defaults | config | {"augmentation": augmentation} == self.config
 
+    def _defaults(self) -> dict:
+        return Experiment(self.name, self.report, self.step, self.title, self.reported, self.model).config | {
+            "model": ""
+        }
+
 
 DROPOUT = (("conv_dropout", 0.25), ("head_dropout", 0.5))  # customary; report A gives no rates
+WIDER = ("filters", (32, 64, 128, 256))
+DEEPER = ("head", (512, 256, 128))
+
+
+def _report_a(name, step, title, reported, model, *options, balance=True, scale=True) -> Experiment:
+    return Experiment(name, "A", step, title, reported, model, options, scale, balance)
+
 
 EXPERIMENTS = {
     experiment.name: experiment
     for experiment in (
-        Experiment("a1_baseline", "A", "A1", "Baseline", (0.77, 0.51), "BaselineModel"),
-        Experiment(
-            "a1b_baseline_balanced", "A", "A1b", "Baseline, balanced", (0.67, 0.54), "BaselineModel", balance=True
-        ),
-        Experiment("a2_batchnorm", "A", "A2", "Batch norm", (0.70, 0.58), "ImprovedModel", balance=True),
-        Experiment("a3_dropout", "A", "A3", "Dropout", (0.62, 0.60), "ImprovedModel", DROPOUT, balance=True),
-        Experiment(
-            "a4_wider",
-            "A",
-            "A4",
-            "256 filters",
-            None,
-            "ImprovedModel",
-            (("filters", (32, 64, 128, 256)), *DROPOUT),
-            balance=True,
-        ),
+        _report_a("a1_baseline", "A1", "Baseline", (0.77, 0.51), "BaselineModel", balance=False),
+        _report_a("a1b_baseline_balanced", "A1b", "Baseline, balanced", (0.67, 0.54), "BaselineModel"),
+        _report_a("a1c_unscaled", "A1c", "Balanced, pixels 0–255", None, "BaselineModel", scale=False),
+        _report_a("a2_batchnorm", "A2", "Batch norm", (0.70, 0.58), "ImprovedModel"),
+        _report_a("a2b_unscaled", "A2b", "Batch norm, pixels 0–255", None, "ImprovedModel", scale=False),
+        _report_a("a3_dropout", "A3", "Dropout", (0.62, 0.60), "ImprovedModel", *DROPOUT),
+        _report_a("a4_wider", "A4", "256 filters", None, "ImprovedModel", WIDER, *DROPOUT),
+        _report_a("a5_deeper_head", "A5", "Deeper head", (0.64, 0.61), "ImprovedModel", WIDER, DEEPER, *DROPOUT),
+        _report_a("a5b_head_alone", "A5b", "Deeper head alone", None, "ImprovedModel", DEEPER, *DROPOUT),
+        _report_a("a6_residual", "A6", "Residual blocks", None, "GigaModel"),
+        _report_a("a6b_no_skip", "A6b", "The same, no skip", None, "GigaModel", ("skip", False)),
     )
 }
 """Every experiment by name, in the order of the reports."""

@@ -3,6 +3,7 @@
 Each maps images, float (N, 1, 48, 48) in 0-1, to logits, float (N, 7).
 """
 
+import torch
 from torch import nn
 
 from fer_lib.data import EMOTIONS, SIDE
@@ -48,23 +49,78 @@ class ImprovedModel(nn.Sequential):
     ):
         layers, inputs = [], 1
         for outputs in filters:
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
-            layers += [nn.Dropout(conv_dropout)] * (conv_dropout > 0)
+            layers += [*_conv_pool_norm_relu(inputs, outputs), *_dropout(conv_dropout)]
             inputs = outputs
-        layers.append(nn.Flatten())
-        inputs *= (SIDE // 2 ** len(filters)) ** 2
-        for outputs in head:
-            layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)]
-            layers += [nn.ReLU()] * (len(head) > 1) + [nn.Dropout(head_dropout)] * (head_dropout > 0)
+        super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout))
+
+
+class GigaModel(nn.Sequential):
+    """Report A, steps A6 and A7: residual blocks (He et al. 2016, doi:10.1109/CVPR.2016.90) after
+    each convolution of A5, then two more convolutions and one more layer in the head.
+
+    blocks: how many follow each of the convolutions of `filters`; skip: whether they add their
+    input to their output, which is what makes them residual; else as `ImprovedModel`.
+    """
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (32, 64, 128, 256),
+        blocks: tuple[int, ...] = (1, 1, 1, 1),
+        head: tuple[int, ...] = (512, 256, 128),
+        conv_dropout: float = 0.25,
+        head_dropout: float = 0.5,
+        skip: bool = True,
+    ):
+        layers, inputs = [], 1
+        for outputs, count in zip(filters, blocks, strict=True):
+            layers += _conv_pool_norm_relu(inputs, outputs)
+            layers += [ResidualBlock(outputs, skip) for _ in range(count)] + _dropout(conv_dropout)
             inputs = outputs
-        super().__init__(*layers, nn.Linear(inputs, len(EMOTIONS)))
+        super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm, whose result is added to their input: (N, C, H, W) to the same shape."""
+
+    def __init__(self, filters: int, skip: bool = True):
+        super().__init__()
+        self.skip = skip
+        self.layers = nn.Sequential(
+            nn.Conv2d(filters, filters, 3, padding=1),
+            nn.BatchNorm2d(filters),
+            nn.ReLU(),
+            nn.Conv2d(filters, filters, 3, padding=1),
+            nn.BatchNorm2d(filters),
+        )
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = self.layers(inputs)
+        return torch.relu(outputs + inputs if self.skip else outputs)
+
+
+def _conv_pool_norm_relu(inputs: int, filters: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, filters, 3, padding=1), nn.MaxPool2d(2), nn.BatchNorm2d(filters), nn.ReLU()]
+
+
+def _make_head(filters: int, poolings: int, widths: tuple[int, ...], dropout: float) -> list[nn.Module]:
+    """Flatten, hidden layers of these widths, and the seven logits."""
+    layers, inputs = [nn.Flatten()], filters * (SIDE // 2**poolings) ** 2
+    for outputs in widths:
+        layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)]
+        layers += [nn.ReLU()] * (len(widths) > 1) + _dropout(dropout)
+        inputs = outputs
+    return [*layers, nn.Linear(inputs, len(EMOTIONS))]
+
+
+def _dropout(probability: float) -> list[nn.Module]:
+    return [nn.Dropout(probability)] if probability else []
 
 
 def _conv_pool_relu(inputs: int, filters: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, filters, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
 
 
-MODELS = {model.__name__: model for model in (BaselineModel, ImprovedModel)}
+MODELS = {model.__name__: model for model in (BaselineModel, ImprovedModel, GigaModel)}
 """Every architecture by the name that an experiment gives it."""
 
 

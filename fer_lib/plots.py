@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 
 from fer_lib.augment import crop, rotate
 from fer_lib.data import EMOTIONS, Dataset, Split
@@ -308,6 +308,39 @@ def plot_curves(before: list, after: list) -> Figure:
         f"{before[0].experiment.step}, {gaps[1].format()} for {after[0].experiment.step}",
     )
     return figure
+
+
+def plot_gradient_norms(groups: list[list]) -> Figure:
+    """Norm of the gradient of each layer of weights over the epochs, a panel for each step.
+
+    groups: the runs of each step, whose geometric means are drawn."""
+    figure, panels = _make_figure(1, len(groups), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
+    spreads = []
+    for axes, runs in zip(panels[0], groups):
+        norms = _mean_gradient_norms(runs)
+        for (layer, values), colour in zip(norms.items(), sns.color_palette("viridis", norms.shape[1])):
+            axes.plot(norms.index, values, color=colour, label=layer, linewidth=1.6)
+        spreads.append(f"{(norms.max(axis=1) / norms.min(axis=1)).median():.0f} in {runs[0].experiment.step}")
+        axes.set_yscale("log")
+        axes.set_title(_name(runs[0]), fontsize=8)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.legend(fontsize=6, loc="best")
+    panels[0, 0].set_ylabel("gradient norm, mean over batches")
+    _set_title(figure, f"The largest layer's gradient is the smallest's times {_join(spreads)} (median epoch)")
+    return figure
+
+
+def _mean_gradient_norms(runs: list) -> pd.DataFrame:
+    """A row an epoch that all runs have, a column a layer of weights, in the network's order."""
+    prefix = "gradient_norm/"
+    tables = [run.history.set_index("epoch").filter(like=prefix).map(np.log) for run in runs]
+    mean = np.exp(pd.concat(tables).groupby(level=0).mean()).loc[: min(map(len, tables))]
+    convolutions = sum(
+        runs[0].experiment.build_model().get_parameter(name.removeprefix(prefix)).dim() == 4 for name in mean
+    )
+    names = [f"conv {i + 1}" if i < convolutions else f"linear {i + 1 - convolutions}" for i in range(mean.shape[1])]
+    return mean.set_axis(names, axis=1)
 
 
 def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -> Figure:

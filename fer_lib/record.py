@@ -30,7 +30,7 @@ class Run:
     folder: where its record lies; experiment, seed, data: what was run, and on which data set;
     results: see `train.train_run`; environment: versions, hardware, seconds and images/s;
     history: a row an epoch with epoch (from 1), train_loss, train_accuracy, validation_loss,
-    validation_accuracy (0-1), learning_rate and seconds.
+    validation_accuracy (0-1), learning_rate, seconds, and gradient_norm/<name> for each layer of weights.
     """
 
     folder: Path

@@ -121,13 +121,12 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
             start = time.perf_counter()
             epoch = len(history) + 1
             generator = seed_epoch(seed, epoch, hardware.device)
-            loss, accuracy = train_one_epoch(model, optimizer, images, labels, experiment, hardware, generator, bar)
-            logits = predict_logits(model, validation, hardware)
+            measured = train_one_epoch(model, optimizer, images, labels, experiment, hardware, generator, bar)
+            logits = predict_logits(model, validation, experiment, hardware)
             history.append(
                 {
                     "epoch": epoch,
-                    "train_loss": loss,
-                    "train_accuracy": accuracy,
+                    **measured,
                     "validation_loss": calc_loss(logits, validation.labels),
                     "validation_accuracy": calc_accuracy(logits, validation.labels),
                     "learning_rate": optimizer.param_groups[0]["lr"],
@@ -138,7 +137,7 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
                 best = copy.deepcopy(model.state_dict())
             save_checkpoint(checkpoint, experiment, dataset, model, optimizer, history, best)
             mirror.log_epoch(history[-1])
-        results, logits = summarise_run(model, best, history, dataset, hardware)
+        results, logits = summarise_run(model, best, history, dataset, experiment, hardware)
         mirror.log_results(results, test.labels, logits["test"])
         environment = describe_environment(hardware, history, len(split))
         return record.write_run(experiment, dataset, seed, results, environment, history, logits)
@@ -153,17 +152,20 @@ def train_one_epoch(
     hardware: Hardware,
     generator: torch.Generator,
     bar: tqdm,
-) -> tuple[float, float]:
-    """See each image once, in random order; return the mean loss and the accuracy as met on the way.
+) -> dict[str, float]:
+    """See each image once, in random order; return what was met on the way: train_loss, train_accuracy,
+    and for each layer of weights gradient_norm/<name>, the Euclidean norm, in the mean over the batches.
 
     images: uint8 (N, 1, 48, 48) and labels: int64 (N,), both on the device."""
     model.train()
+    weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}
     total_loss, correct = (torch.zeros((), device=hardware.device) for _ in range(2))
+    norms = torch.zeros(len(weights), device=hardware.device)
     order = torch.randperm(len(labels), generator=generator, device=hardware.device)
     batches = [batch for batch in order.split(experiment.batch_size) if len(batch) > 1]  # batch norm needs two
     for batch in batches:
-        inputs = augment_batch(scale_pixels(images[batch]), experiment.augmentation, generator)
-        inputs, targets = inputs.contiguous(memory_format=hardware.memory_format), labels[batch]
+        inputs = augment_batch(make_inputs(images[batch], experiment, hardware), experiment.augmentation, generator)
+        targets = labels[batch]
         with hardware.autocast():
             logits = model(inputs)
         loss = F.cross_entropy(logits.float(), targets)
@@ -173,18 +175,29 @@ def train_one_epoch(
         with torch.no_grad():
             total_loss += loss * len(batch)
             correct += (logits.argmax(1) == targets).sum()
+            norms += torch.stack([weight.grad.norm() for weight in weights.values()])
         bar.update()
     seen = sum(map(len, batches))
-    return total_loss.item() / seen, correct.item() / seen
+    mean_norms = (norms / len(batches)).tolist()
+    return {
+        "train_loss": total_loss.item() / seen,
+        "train_accuracy": correct.item() / seen,
+        **{f"gradient_norm/{name}": norm for name, norm in zip(weights, mean_norms)},
+    }
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, split: Split, hardware: Hardware) -> np.ndarray:
+def predict_logits(model: nn.Module, split: Split, experiment: Experiment, hardware: Hardware) -> np.ndarray:
     """Logits of a split in its order, float32 (N, 7): in full precision, whatever the training's."""
     model.eval()
     batches = hardware.put(split.images).split(INFERENCE_BATCH)
-    inputs = (scale_pixels(batch).contiguous(memory_format=hardware.memory_format) for batch in batches)
-    return torch.cat([model(batch) for batch in inputs]).cpu().numpy()
+    return torch.cat([model(make_inputs(batch, experiment, hardware)) for batch in batches]).cpu().numpy()
+
+
+def make_inputs(images: torch.Tensor, experiment: Experiment, hardware: Hardware) -> torch.Tensor:
+    """What the network is given: float32 (N, 1, 48, 48), 0-1, or 0-255 where the experiment does not scale."""
+    inputs = scale_pixels(images) if experiment.scale else images.float()
+    return inputs.contiguous(memory_format=hardware.memory_format)
 
 
 def calc_loss(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -258,15 +271,17 @@ def load_checkpoint(
 
 
 def summarise_run(
-    model: nn.Module, best: dict, history: list[dict], dataset: Dataset, hardware: Hardware
+    model: nn.Module, best: dict, history: list[dict], dataset: Dataset, experiment: Experiment, hardware: Hardware
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """The results of a run and its logits at the best epoch; the one place that reads the test split."""
-    last_clean = calc_accuracy(predict_logits(model, dataset.train, hardware), dataset.train.labels)
+    last_clean = calc_accuracy(predict_logits(model, dataset.train, experiment, hardware), dataset.train.labels)
     model.load_state_dict(best)
     clean = last_clean
     if find_best(history) != len(history):
-        clean = calc_accuracy(predict_logits(model, dataset.train, hardware), dataset.train.labels)
-    logits = {split.name: predict_logits(model, split, hardware) for split in (dataset.validation, dataset.test)}
+        clean = calc_accuracy(predict_logits(model, dataset.train, experiment, hardware), dataset.train.labels)
+    logits = {
+        split.name: predict_logits(model, split, experiment, hardware) for split in (dataset.validation, dataset.test)
+    }
     labels = {"validation": dataset.validation.labels, "test": dataset.test.labels}
     row, last = history[find_best(history) - 1], history[-1]
     results = {

@@ -1,23 +1,21 @@
 from dataclasses import replace
 
-import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-matplotlib.use("Agg")
-
-from fer_lib import data, plots  # noqa: E402
-from fer_lib.evaluate import collect_results, summarise_experiments  # noqa: E402
-from fer_lib.experiments import EXPERIMENTS  # noqa: E402
-from fer_lib.explore import (  # noqa: E402
+from fer_lib import data, plots
+from fer_lib.evaluate import collect_results, summarise_experiments
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.explore import (
     calc_eigenfaces,
     calc_mean_faces,
     find_duplicates,
     measure_agreement,
     tabulate_duplicates,
 )
-from fer_lib.preprocess import balance_classes  # noqa: E402
-from fer_lib.train import get_runs  # noqa: E402
+from fer_lib.preprocess import balance_classes
+from fer_lib.train import get_runs
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +33,10 @@ def check_figure(figure):
     """A title that says something, no axis without a label or name, nothing drawn outside the page."""
     title = figure.get_suptitle()
     assert len(title.split()) >= 5 and "nan" not in title
-    figure.canvas.draw()
-    width, height = figure.canvas.get_width_height()
-    box = figure.get_tightbbox(figure.canvas.get_renderer()).transformed(figure.dpi_scale_trans)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    width, height = canvas.get_width_height()
+    box = figure.get_tightbbox(canvas.get_renderer()).transformed(figure.dpi_scale_trans)
     assert box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2, "something is cut off"
 
 
@@ -88,6 +87,7 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
     for figure in (
         plots.plot_curves(before, after),
         plots.plot_confusions(before, after, labels, "test"),
+        plots.plot_gradient_norms([before, after]),
         plots.plot_recall_change(before, after, labels, "test"),
         plots.plot_curves(before[:1], after[:1]),  # of one seed: no interval, and no error
         plots.plot_recall_change(before[:1], after[:1], labels, "test"),
