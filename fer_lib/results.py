@@ -1,7 +1,9 @@
-"""Write the tables that are made from the records: reports/results.csv and the one in README.md.
+"""Write the tables that are made from the records: reports/results.csv and those in README.md.
 
 python -m fer_lib.results
 """
+
+import json
 
 import pandas as pd
 
@@ -9,7 +11,7 @@ from fer_lib.data import PROJECT
 from fer_lib.evaluate import collect_results, estimate_mean
 from fer_lib.record import Run, read_published_runs
 
-START, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
+START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 
 
 def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
@@ -38,19 +40,28 @@ def format_markdown(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def insert_results(text: str, runs: list[Run]) -> str:
-    """README.md with its table of results made anew."""
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    return f"{before}{START}\n\n{format_markdown(tabulate_readme(runs))}\n\n{END}{after}"
+def tabulate_bench() -> pd.DataFrame:
+    """What `make bench` measured, as it stands in reports/bench.json."""
+    rows = json.loads((PROJECT / "reports" / "bench.json").read_text())["rows"]
+    table = pd.DataFrame(rows).rename(columns={"what": "", "ours": "`fer_lib`", "usual": "usual", "ratio": "ratio"})
+    return table.assign(**{column: [f"{value:,.4g}" for value in table[column]] for column in ("`fer_lib`", "usual")})
+
+
+def update_readme(text: str, runs: list[Run]) -> str:
+    """README.md with its tables made anew."""
+    for name, table in {"results": tabulate_readme(runs), "bench": tabulate_bench()}.items():
+        start, end = START.format(name), END.format(name)
+        before, rest = text.split(start)
+        text = f"{before}{start}\n\n{format_markdown(table)}\n\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def main() -> None:
     runs = read_published_runs()
     collect_results(runs).to_csv(PROJECT / "reports" / "results.csv", index=False, lineterminator="\n")
     readme = PROJECT / "README.md"
-    readme.write_text(insert_results(readme.read_text(encoding="utf-8"), runs), encoding="utf-8")
-    print(f"{len(runs)} runs: reports/results.csv and the table in README.md are up to date")
+    readme.write_text(update_readme(readme.read_text(encoding="utf-8"), runs), encoding="utf-8")
+    print(f"{len(runs)} runs: reports/results.csv and the tables in README.md are up to date")
 
 
 if __name__ == "__main__":

@@ -100,9 +100,9 @@ def published(monkeypatch):
     return read_published_runs()
 
 
-def test_the_readmes_table_is_made_from_the_records(published):
+def test_the_readmes_tables_are_made_from_the_records(published):
     text = (PROJECT / "README.md").read_text()
-    assert results.insert_results(text, published) == text, "run `make results`"
+    assert results.update_readme(text, published) == text, "run `make results`"
     for experiment in {run.experiment.name for run in published}:
         assert f"`{experiment}`" in text
 
