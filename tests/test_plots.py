@@ -50,6 +50,7 @@ def draw_data_figures(dataset):
         plots.plot_mean_faces(dataset.train),
         plots.plot_mean_face_differences(dataset.train),
         plots.plot_eigenfaces(dataset.train, 7),
+        plots.plot_faces(dataset.train),
         plots.plot_agreement(agreement),
         plots.plot_balancing(dataset.train, balanced),
         plots.plot_balanced_faces(dataset.train, balanced),
