@@ -11,8 +11,9 @@ from IPython.display import Markdown, display
 
 from fer_lib import __version__
 from fer_lib.data import Dataset
+from fer_lib.evaluate import Verdict, tabulate_verdicts
 from fer_lib.plots import set_style
-from fer_lib.record import Run
+from fer_lib.record import Run, write_verdicts
 
 
 def start_notebook(cells: list[str], data: Dataset) -> None:
@@ -38,7 +39,7 @@ def start_notebook(cells: list[str], data: Dataset) -> None:
 
 def check_parameters(cells: list[str]) -> None:
     """Raise ValueError if papermill's cell assigns what the cell before it does not declare, or another type."""
-    injected = [place for place, cell in enumerate(cells) if cell.startswith("# Parameters\n")]
+    injected = _find_injected(cells)
     if not injected:
         return
     declared = {
@@ -53,6 +54,11 @@ def check_parameters(cells: list[str]) -> None:
             raise ValueError(f"no parameter {name!r} here; there are {', '.join(declared)}")
         if not _fits(value, eval(declared[name], vars(builtins))):
             raise ValueError(f"parameter {name}: {value!r} is no {declared[name]}; give lists with papermill's -y")
+
+
+def _find_injected(cells: list[str]) -> list[int]:
+    """The places of the cells that papermill put in."""
+    return [place for place, cell in enumerate(cells) if cell.startswith("# Parameters\n")]
 
 
 def _parse(cell: str) -> ast.Module:
@@ -91,3 +97,11 @@ def describe_cost(runs: list[Run]) -> None:
         f"{len(runs)} runs on {runs[0].data}, {minutes:.0f} minutes of training in all, "
         f"{speeds[0]:,} to {speeds[-1]:,} images/s ({hardware}, CPU threads a run: {threads})."
     )
+
+
+def show_verdicts(cells: list[str], verdicts: list[Verdict], runs: list[Run]) -> pd.DataFrame:
+    """The table of verdicts; they are also put on record if this is the published notebook, its
+    parameters (`cells` as in `start_notebook`) at their defaults and its runs the published ones."""
+    if not _find_injected(cells):
+        write_verdicts(verdicts, runs)
+    return tabulate_verdicts(verdicts)

@@ -121,9 +121,12 @@ def write_run(
 def write_verdicts(verdicts: list[Verdict], runs: list[Run]) -> Path | None:
     """Keep a notebook's verdicts beside the runs, reports/verdicts/<claim>.json, for the comparison to collect.
 
-    Only if every run they rest on is a published one on FER2013; else nothing is written, and None returned.
+    Only if they rest on all the published runs on FER2013 of their experiments, and on no others;
+    else nothing is written, and None returned.
     """
-    if any(run.folder != find_folder(EXPERIMENTS[run.experiment.name], "fer2013", run.seed) for run in runs):
+    experiments = {run.experiment for run in runs}
+    published = {run.folder for run in read_published_runs() if run.experiment in experiments}
+    if {run.folder for run in runs} != published:
         return None
     (claim,) = {verdict.claim for verdict in verdicts}
     path = runs_folder().parent / "verdicts" / f"{claim}.json"

@@ -12,6 +12,8 @@ import papermill
 import pytest
 import yaml
 
+from fer_lib import notebook as fer_notebook
+from fer_lib.evaluate import Verdict, estimate_mean
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.notebook import check_parameters
 from tests.conftest import PROJECT, REAL, needs_fer2013
@@ -106,6 +108,16 @@ def test_without_papermill_there_is_nothing_to_check():
 def test_unknown_parameters_and_wrong_types_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         check_parameters(["", CELL, f"# Parameters\n{given}\n"])
+
+
+def test_a_notebook_run_with_other_parameters_keeps_no_verdict(monkeypatch):
+    kept = []
+    monkeypatch.setattr(fer_notebook, "write_verdicts", lambda verdicts, runs: kept.append(runs))
+    verdict = Verdict("A-C2", "accuracy", None, estimate_mean([0.1, 0.2]), "not confirmed", "why")
+    table = fer_notebook.show_verdicts(["", CELL, "# Parameters\nepochs = 3\n"], [verdict], ["runs"])
+    assert not kept and table.loc["A-C2", "measured (points)"] == "+15.0"
+    fer_notebook.show_verdicts(["", CELL], [verdict], ["runs"])
+    assert kept == [["runs"]]
 
 
 # --- execution -------------------------------------------------------------------------------
