@@ -30,6 +30,11 @@ def test_a_target_leaves_larger_classes_alone():
     assert np.bincount(balance_classes(make_split(), target=6).labels).tolist() == [6, 6, 0, 9]
 
 
+def test_each_class_can_have_a_target_of_its_own():
+    targets = [7, 12, 5, 0, 0, 0, 0]
+    assert np.bincount(balance_classes(make_split(), target=targets).labels).tolist() == [7, 12, 0, 9]
+
+
 def test_originals_stay_first_and_copies_are_shifted_by_ten_and_clipped():
     before = make_split()
     after = balance_classes(before, seed=3)
