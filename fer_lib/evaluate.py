@@ -194,8 +194,8 @@ def tabulate_verdicts(verdicts: list[Verdict]) -> pd.DataFrame:
         {
             "claim": verdict.claim,
             "quantity": verdict.quantity,
-            "reported (points)": "—" if verdict.reported is None else f"{100 * verdict.reported:+.1f}",
-            "measured (points)": f"{100 * verdict.measured.mean:+.1f}",
+            "reported": "—" if verdict.reported is None else f"{100 * verdict.reported:+.1f}",
+            "measured": f"{100 * verdict.measured.mean:+.1f}",
             "95% interval": f"{100 * verdict.measured.low:+.1f} to {100 * verdict.measured.high:+.1f}",
             "seeds": verdict.measured.runs,
             "verdict": verdict.verdict,
@@ -203,4 +203,10 @@ def tabulate_verdicts(verdicts: list[Verdict]) -> pd.DataFrame:
         }
         for verdict in verdicts
     ]
-    return pd.DataFrame(rows).set_index("claim")
+    return pd.DataFrame(rows)
+
+
+def format_markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown, without its index."""
+    lines = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

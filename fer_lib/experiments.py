@@ -85,6 +85,7 @@ class Experiment:
 DROPOUT = (("conv_dropout", 0.25), ("head_dropout", 0.5))  # customary; report A gives no rates
 WIDER = ("filters", (32, 64, 128, 256))
 DEEPER = ("head", (512, 256, 128))
+DEEPEST = (("blocks", (1, 1, 1, 2)), ("head", (1024, 512, 256, 128)))  # a block is two convolutions
 
 
 def _report_a(name, step, title, reported, model, *options, balance=True, scale=True) -> Experiment:
@@ -105,6 +106,7 @@ EXPERIMENTS = {
         _report_a("a5b_head_alone", "A5b", "Deeper head alone", None, "ImprovedModel", DEEPER, *DROPOUT),
         _report_a("a6_residual", "A6", "Residual blocks", None, "GigaModel"),
         _report_a("a6b_no_skip", "A6b", "The same, no skip", None, "GigaModel", ("skip", False)),
+        _report_a("a7_deeper_residual", "A7", "Deeper residual", None, "GigaModel", *DEEPEST),
     )
 }
 """Every experiment by name, in the order of the reports."""

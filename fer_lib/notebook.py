@@ -11,7 +11,7 @@ from IPython.display import Markdown, display
 
 from fer_lib import __version__
 from fer_lib.data import Dataset
-from fer_lib.evaluate import Verdict, tabulate_verdicts
+from fer_lib.evaluate import Verdict, format_markdown, tabulate_verdicts
 from fer_lib.plots import set_style
 from fer_lib.record import Run, write_verdicts
 
@@ -25,7 +25,7 @@ def start_notebook(cells: list[str], data: Dataset) -> None:
     """
     check_parameters(cells)
     set_style()
-    pd.set_option("display.max_columns", None, "display.width", 160)
+    pd.set_option("display.max_columns", None, "display.width", 160, "display.max_colwidth", None)
     torch = sys.modules["torch"].__version__.split("+")[0] if "torch" in sys.modules else "not loaded"
     print(f"fer_lib {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}, torch {torch}")
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
@@ -99,9 +99,9 @@ def describe_cost(runs: list[Run]) -> None:
     )
 
 
-def show_verdicts(cells: list[str], verdicts: list[Verdict], runs: list[Run]) -> pd.DataFrame:
-    """The table of verdicts; they are also put on record if this is the published notebook, its
+def show_verdicts(cells: list[str], verdicts: list[Verdict], runs: list[Run]) -> None:
+    """Show the table of verdicts; put them on record if this is the published notebook, its
     parameters (`cells` as in `start_notebook`) at their defaults and its runs the published ones."""
     if not _find_injected(cells):
         write_verdicts(verdicts, runs)
-    return tabulate_verdicts(verdicts)
+    say("Effects in percentage points:\n\n" + format_markdown(tabulate_verdicts(verdicts)))

@@ -8,7 +8,7 @@ import json
 import pandas as pd
 
 from fer_lib.data import PROJECT
-from fer_lib.evaluate import collect_results, estimate_mean
+from fer_lib.evaluate import collect_results, estimate_mean, format_markdown
 from fer_lib.record import Run, read_published_runs
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
@@ -33,11 +33,6 @@ def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
         row["min a run"] = f"{sum(run.environment['seconds'] for run in mine) / 60 / len(mine):.1f}"
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def format_markdown(table: pd.DataFrame) -> str:
-    lines = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def tabulate_bench() -> pd.DataFrame:

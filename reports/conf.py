@@ -17,6 +17,7 @@ html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
 nb_execution_mode = "off"  # papermill has executed them
+nb_render_markdown_format = "myst"  # tables in what a cell shows as Markdown
 nb_output_stderr = "remove"  # progress bars
 nb_remove_code_source = False
 myst_heading_anchors = 3
