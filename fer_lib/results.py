@@ -11,14 +11,17 @@ from fer_lib.data import PROJECT
 from fer_lib.evaluate import collect_results, estimate_mean, format_markdown
 from fer_lib.record import Run, read_published_runs
 
+SEEDS = 3  # fewer are no result yet
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 
 
 def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
-    """One row an experiment: what the report gives, and what was measured, in percent."""
+    """One row an experiment of at least `SEEDS` runs: what the report gives, and what was measured, in percent."""
     rows = []
     for experiment in dict.fromkeys(run.experiment for run in runs):
         mine = [run for run in runs if run.experiment == experiment]
+        if len(mine) < SEEDS:
+            continue
         reported = "—" if experiment.reported is None else " / ".join(f"{100 * v:.0f}" for v in experiment.reported)
         row = {
             "step": experiment.step,

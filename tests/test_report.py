@@ -1,5 +1,6 @@
 """The main job, from a copy of the project without FER2013: notebooks executed, site built and opened in a browser."""
 
+import collections
 import functools
 import http.server
 import json
@@ -103,8 +104,9 @@ def published(monkeypatch):
 def test_the_readmes_tables_are_made_from_the_records(published):
     text = (PROJECT / "README.md").read_text()
     assert results.update_readme(text, published) == text, "run `make results`"
-    for experiment in {run.experiment.name for run in published}:
-        assert f"`{experiment}`" in text
+    runs = collections.Counter(run.experiment.name for run in published)
+    for experiment, count in runs.items():
+        assert (f"`{experiment}`" in text) == (count >= 3)
 
 
 def test_results_csv_holds_every_published_run(published):
