@@ -29,7 +29,14 @@ def site(tmp_path_factory):
     for name in ("fer_lib", "notebooks", "params"):
         shutil.copytree(PROJECT / name, copy / name, ignore=built)
     (copy / "reports").mkdir()
-    for name in ("Snakefile", "README.md", "reports/conf.py", "reports/index.md", "reports/site.css"):
+    for name in (
+        "Snakefile",
+        "README.md",
+        "reports/conf.py",
+        "reports/index.md",
+        "reports/site.css",
+        "reports/bench.json",
+    ):
         shutil.copy(PROJECT / name, copy / name)
     shutil.copytree(PROJECT / "reports" / "runs", copy / "reports" / "runs", ignore=built)
     environment = {k: v for k, v in os.environ.items() if k not in ("FER_DATA", "FER_RUNS", "MPLBACKEND")}
