@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 
 from fer_lib.data import EMOTIONS
+from fer_lib.models import count_multiply_adds
 
 CONFIDENCE = 0.95
+MARGIN = 0.01
+"""A gain below one point is none: the reports give their figures in whole points."""
 
 
 def calc_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -95,9 +98,20 @@ def judge_effect(effect: Estimate, claimed_sign: int) -> str:
     return "confirmed" if near > 0 else "refuted" if far < 0 else "not confirmed"
 
 
+def judge_absence(effect: Estimate) -> str:
+    """The verdict on a claim that something brings nothing, or that a gap is closed.
+
+    confirmed: the 95% interval lies wholly below `MARGIN`; refuted: wholly above zero, and not below
+    the margin; not confirmed: neither, or there is no interval. That an effect could not be told
+    from zero is thus no proof that there is none.
+    """
+    return "confirmed" if effect.high < MARGIN else "refuted" if effect.low > 0 else "not confirmed"
+
+
 def collect_results(runs: list) -> pd.DataFrame:
-    """One row a run: experiment, step, title, seed, data, all its results and environment, and
-    last_gap: accuracy in training, as met, less that on validation, at the last epoch."""
+    """One row a run: experiment, step, title, seed, data, all its results and environment, last_gap and
+    last_gap_clean (accuracy in training, as met or clean, less that on validation, at the last epoch),
+    and, where the history has them, the measures of `measure_gradients`."""
     rows = [
         {
             "experiment": run.experiment.name,
@@ -107,11 +121,31 @@ def collect_results(runs: list) -> pd.DataFrame:
             "seed": run.seed,
             **run.results,
             "last_gap": run.results["last_train_accuracy"] - run.results["last_validation_accuracy"],
+            "last_gap_clean": run.results["last_train_accuracy_clean"] - run.results["last_validation_accuracy"],
+            **measure_gradients(run),
             **run.environment,
         }
         for run in runs
     ]
     return pd.DataFrame(rows)
+
+
+def measure_gradients(run) -> dict[str, float]:
+    """Of the gradient norms in a run's history, natural logarithms, so that differences are ratios:
+    log_gradient_peak, of the norm over all layers, in the epoch where it is largest;
+    log_gradient_spread, of the largest layer's norm over the smallest's, in the median epoch."""
+    norms = run.history.filter(like="gradient_norm/").to_numpy()
+    if not norms.size:
+        return {}
+    return {
+        "log_gradient_peak": float(np.log(np.sqrt((norms**2).sum(1)).max())),
+        "log_gradient_spread": float(np.median(np.log(norms.max(1) / norms.min(1)))),
+    }
+
+
+def compare_gradient_norms(before: pd.DataFrame, after: pd.DataFrame) -> Estimate:
+    """Logarithm of how many times larger the norm over all layers is after: of `train.measure_first_gradients`."""
+    return estimate_difference(*(np.log((table**2).sum(axis=1)) / 2 for table in (before, after)))
 
 
 SUMMARY = {
@@ -157,13 +191,36 @@ def describe_test_change(before: list, after: list, labels: np.ndarray) -> str:
     )
 
 
+def summarise_costs(groups: list[list]) -> pd.DataFrame:
+    """What each experiment costs and gains on validation over the first, a row each.
+
+    "multiply-adds (M) per point" is empty where the gain is not clear of zero."""
+    first, rows = groups[0], {}
+    start = count_multiply_adds(first[0].experiment.build_model())
+    for runs in groups:
+        work = count_multiply_adds(runs[0].experiment.build_model())
+        gain = compare_runs(first, runs, "validation_accuracy")
+        per_point = (work - start) / 1e6 / (100 * gain.mean) if runs is not first and gain.low > 0 else None
+        table = collect_results(runs)
+        rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = {
+            "parameters": f"{runs[0].results['parameters']:,}",
+            "multiply-adds an image (M)": f"{work / 1e6:.1f}",
+            "training images/s": f"{table['images_per_second'].median():,.0f}",
+            "minutes a run": f"{table['seconds'].mean() / 60:.1f}",
+            "validation (%)": estimate_mean(table["validation_accuracy"]).format(),
+            "gain (points)": "" if runs is first else gain.format(sign=True),
+            "multiply-adds (M) per point": "" if per_point is None else f"{per_point:.1f}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def compare_with_report(runs: list) -> pd.DataFrame:
     """Accuracy in training and on validation, in percent: what the report gives, and what was measured."""
     rows = {}
     for experiment in dict.fromkeys(run.experiment for run in runs):
         results = [run.results for run in runs if run.experiment == experiment]
-        reported = experiment.reported or (np.nan, np.nan)
-        row = {"reported: train": f"{100 * reported[0]:.0f}", "reported: validation": f"{100 * reported[1]:.0f}"}
+        reported = ["—"] * 2 if experiment.reported is None else [f"{100 * share:.0f}" for share in experiment.reported]
+        row = {"reported: train": reported[0], "reported: validation": reported[1]}
         for prefix, place in (("last_", "last epoch"), ("", "best epoch")):
             for split in ("train", "validation"):
                 values = [result[f"{prefix}{split}_accuracy"] for result in results]
@@ -176,8 +233,9 @@ def compare_with_report(runs: list) -> pd.DataFrame:
 class Verdict:
     """What became of one claim: the effect a report gives and the one measured, both in the same unit.
 
-    claim: as numbered in the README; quantity: what was measured; reported: 0-1 or None; measured:
-    an Estimate over seeds; verdict: of `judge_effect`; why: in words, without figures.
+    claim: as numbered in the README; quantity: what was measured; reported: the effect or None;
+    measured: an Estimate over seeds; verdict: of `judge_effect` or `judge_absence`; why: in words,
+    without figures; unit: "points", of shares 0-1, or "times", of natural logarithms of a ratio.
     """
 
     claim: str
@@ -186,17 +244,24 @@ class Verdict:
     measured: Estimate
     verdict: str
     why: str
+    unit: str = "points"
+
+    def format(self, value: float | None) -> str:
+        """An effect in this verdict's unit: "+1.2", "×1.20", or a dash for None."""
+        if value is None:
+            return "—"
+        return f"{100 * value:+.1f}" if self.unit == "points" else f"×{np.exp(value):.2f}"
 
 
 def tabulate_verdicts(verdicts: list[Verdict]) -> pd.DataFrame:
-    """One row a verdict, effects in percentage points."""
+    """One row a verdict, effects in percentage points, or as a factor (×)."""
     rows = [
         {
             "claim": verdict.claim,
             "quantity": verdict.quantity,
-            "reported": "—" if verdict.reported is None else f"{100 * verdict.reported:+.1f}",
-            "measured": f"{100 * verdict.measured.mean:+.1f}",
-            "95% interval": f"{100 * verdict.measured.low:+.1f} to {100 * verdict.measured.high:+.1f}",
+            "reported": verdict.format(verdict.reported),
+            "measured": verdict.format(verdict.measured.mean),
+            "95% interval": f"{verdict.format(verdict.measured.low)} to {verdict.format(verdict.measured.high)}",
             "seeds": verdict.measured.runs,
             "verdict": verdict.verdict,
             "why": verdict.why,

@@ -8,6 +8,7 @@ from torch import nn
 
 from fer_lib.augment import Augmentation
 from fer_lib.models import MODELS
+from fer_lib.preprocess import EVEN
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Experiment:
     title: a few words for tables and figures; reported: the report's accuracy in training and
     on validation, 0-1, where it gives them; model: a name in `MODELS`;
     options: what the model is built with, as pairs of name and value;
-    scale: divide the pixels by 255; balance: bring every class of the training split up to the largest one's size;
+    scale: divide the pixels by 255; balance: bring every class of the training split up to the largest one's size,
+    or, with upsampling, to so many times that size;
     augmentation: of the training images, drawn anew whenever one is seen;
     epochs: at most; patience: stop after so many epochs without a better validation
     accuracy; batch_size: images; learning_rate: of Adam (Kingma and Ba 2015).
@@ -35,6 +37,7 @@ class Experiment:
     options: tuple[tuple[str, object], ...] = ()
     scale: bool = True
     balance: bool = False
+    upsampling: tuple[float, ...] = EVEN
     augmentation: Augmentation = Augmentation()
     epochs: int = 30
     patience: int = 5

@@ -5,6 +5,7 @@ Each maps images, float (N, 1, 48, 48) in 0-1, to logits, float (N, 7).
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lib.data import EMOTIONS, SIDE
 
@@ -127,3 +128,10 @@ MODELS = {model.__name__: model for model in (BaselineModel, ImprovedModel, Giga
 def count_parameters(model: nn.Module) -> int:
     """How many numbers training adjusts."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_multiply_adds(model: nn.Module) -> int:
+    """Multiplications, each with its addition, of one image's way through the convolutions and linear layers."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.eval()(torch.zeros(1, 1, SIDE, SIDE))
+    return counter.get_total_flops() // 2

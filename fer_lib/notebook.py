@@ -99,9 +99,11 @@ def describe_cost(runs: list[Run]) -> None:
     )
 
 
-def show_verdicts(cells: list[str], verdicts: list[Verdict], runs: list[Run]) -> None:
-    """Show the table of verdicts; put them on record if this is the published notebook, its
-    parameters (`cells` as in `start_notebook`) at their defaults and its runs the published ones."""
+def show_verdicts(cells: list[str], experiment: str, verdicts: list[Verdict], runs: list[Run]) -> None:
+    """Show the table of verdicts; put them on record, under the experiment in question, if this is the published
+    notebook, its parameters (`cells` as in `start_notebook`) at their defaults and its runs the published ones."""
     if not _find_injected(cells):
-        write_verdicts(verdicts, runs)
-    say("Effects in percentage points:\n\n" + format_markdown(tabulate_verdicts(verdicts)))
+        write_verdicts(experiment, verdicts, runs)
+    units = {"points": "in percentage points", "times": "as a factor (×)"}
+    used = " or ".join(text for unit, text in units.items() if any(verdict.unit == unit for verdict in verdicts))
+    say(f"Effects {used}:\n\n" + format_markdown(tabulate_verdicts(verdicts)))

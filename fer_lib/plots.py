@@ -313,37 +313,71 @@ def plot_curves(before: list, after: list) -> Figure:
     return figure
 
 
-def plot_gradient_norms(groups: list[list]) -> Figure:
-    """Norm of the gradient of each layer of weights over the epochs, a panel for each step.
+def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> Figure:
+    """One metric of every run of several steps, with mean and 95% interval, and the report's figure where it gives one.
 
-    groups: the runs of each step, whose geometric means are drawn."""
-    figure, panels = _make_figure(1, len(groups), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
-    spreads = []
-    for axes, runs in zip(panels[0], groups):
-        norms = _mean_gradient_norms(runs)
-        for (layer, values), colour in zip(norms.items(), sns.color_palette("viridis", norms.shape[1])):
-            axes.plot(norms.index, values, color=colour, label=layer, linewidth=1.6)
-        spreads.append(f"{(norms.max(axis=1) / norms.min(axis=1)).median():.0f} in {runs[0].experiment.step}")
-        axes.set_yscale("log")
-        axes.set_title(_name(runs[0]), fontsize=8)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.legend(fontsize=6, loc="best")
-    panels[0, 0].set_ylabel("gradient norm, mean over batches")
-    _set_title(figure, f"The largest layer's gradient is the smallest's times {_join(spreads)} (median epoch)")
+    metric: validation_accuracy or test_accuracy; the reports' figures are of validation."""
+    figure, axes = _make_figure(figsize=(WIDTH, 1.2 + 0.42 * len(groups)))
+    means = []
+    for place, runs in enumerate(groups):
+        values = collect_results(runs)[metric]
+        mean = estimate_mean(values)
+        means.append(mean)
+        axes.hlines(place, mean.low, mean.high, color=AFTER, linewidth=2)
+        axes.plot(values, [place] * len(values), "|", color=AFTER, markersize=9)
+        axes.plot(mean.mean, place, "o", color=AFTER, label="measured: mean, 95% interval, runs" if not place else None)
+    reported = [(runs[0].experiment.reported, place) for place, runs in enumerate(groups)]
+    known = [(shares[1], place) for shares, place in reported if shares and metric == "validation_accuracy"]
+    if known:
+        axes.plot(*zip(*known), "D", color=LOST, markerfacecolor="none", label="reported, one run")
+    axes.set(yticks=range(len(groups)), yticklabels=[_name(runs[0]) for runs in groups])
+    axes.set_xlabel(f"{metric.split('_')[0]} accuracy at the best epoch")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    best = int(np.argmax([mean.mean for mean in means]))
+    _set_title(
+        figure,
+        f"{metric.split('_')[0].capitalize()}: {groups[best][0].experiment.step} is best in the mean, "
+        f"{means[best].format()}%; the steps lie within {100 * np.ptp([mean.mean for mean in means]):.1f} points",
+    )
     return figure
 
 
-def _mean_gradient_norms(runs: list) -> pd.DataFrame:
-    """A row an epoch that all runs have, a column a layer of weights, in the network's order."""
-    prefix = "gradient_norm/"
-    tables = [run.history.set_index("epoch").filter(like=prefix).map(np.log) for run in runs]
-    mean = np.exp(pd.concat(tables).groupby(level=0).mean()).loc[: min(map(len, tables))]
-    convolutions = sum(
-        runs[0].experiment.build_model().get_parameter(name.removeprefix(prefix)).dim() == 4 for name in mean
-    )
+def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure:
+    """Norm of the gradient of each layer of weights over the epochs, a panel for each step.
+
+    groups: the runs of each step, whose geometric means are drawn; first: for each step the norms
+    before any training, of `train.measure_first_gradients`, drawn at epoch 0."""
+    figure, panels = _make_figure(1, len(groups), figsize=(WIDTH, 3.8), sharey=True, squeeze=False)
+    totals = []
+    for axes, runs, start in zip(panels[0], groups, first, strict=True):
+        norms = _mean_norms(runs, start)
+        for (layer, values), colour in zip(norms.items(), sns.color_palette("viridis", norms.shape[1])):
+            axes.plot(values.iloc[1:], color=colour, label=layer, linewidth=1.6)
+            axes.plot(values.iloc[:2], ":o", color=colour, markersize=4, markevery=[0])
+        whole = np.sqrt((norms**2).sum(axis=1))
+        totals.append(f"{whole[0]:.2g} and {whole[1:].max():.2g} in {runs[0].experiment.step}")
+        axes.set_yscale("log")
+        axes.set_title(_name(runs[0]).replace(", ", ",\n"), fontsize=8)
+        axes.set_xlabel("epoch (● first batch)", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panels[0, 0].set_ylabel("gradient norm, mean over batches")
+    panels[0, -1].legend(fontsize=7)
+    _set_title(figure, f"Norm over all layers, on the first batch and at its peak: {_join(totals)}")
+    return figure
+
+
+def _mean_norms(runs: list, start: pd.DataFrame) -> pd.DataFrame:
+    """Geometric mean over the runs: a row an epoch that all have, epoch 0 from `start`; a column a layer."""
+    tables = [run.history.set_index("epoch").filter(like="gradient_norm/").map(np.log) for run in runs]
+    mean = pd.concat(tables).groupby(level=0).mean().loc[: min(map(len, tables))]
+    mean.loc[0] = start.map(np.log).mean()
+    model = runs[0].experiment.build_model()
+    convolutions = sum(model.get_parameter(name.removeprefix("gradient_norm/")).dim() == 4 for name in mean)
     names = [f"conv {i + 1}" if i < convolutions else f"linear {i + 1 - convolutions}" for i in range(mean.shape[1])]
-    return mean.set_axis(names, axis=1)
+    return np.exp(mean.sort_index()).set_axis(names, axis=1)
 
 
 def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -> Figure:

@@ -1,4 +1,4 @@
-"""Treatment of the images before training: scaling, and balancing of the classes."""
+"""Treatment of the images before training: scaling, and balancing and upsampling of the classes."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,17 @@ def scale_pixels(images: torch.Tensor) -> torch.Tensor:
     return images.float().div_(255)
 
 
-def balance_classes(split: Split, target: int | Sequence[int] | None = None, shift: int = 10, seed: int = 0) -> Split:
-    """Bring the minority classes of the training split up to `target` images each (report A).
+EVEN = (1.0,) * len(EMOTIONS)  # every class as large as the largest
 
-    A class with fewer images than `target` gets copies of its own images, drawn at random
+
+def balance_classes(split: Split, factors: Sequence[float] = EVEN, shift: int = 10, seed: int = 0) -> Split:
+    """Bring the minority classes of the training split up to the largest one's size, or further (report A).
+
+    A class that is to have more images than it has gets copies of its own, drawn at random
     with replacement, each with `shift` added to or taken from all its pixels (which, a coin
-    decides) and clipped to 0-255. Classes that have `target` images already stay as they are.
+    decides) and clipped to 0-255. Classes that have enough stay as they are.
 
-    target: for all classes, or one for each of the seven; by default the size of the largest class.
+    factors: for each of the seven classes, how many times the size of the largest it is to have.
     shift: in grey levels of 0-255.
     The copies follow the originals; `rows` names the image that each is a copy of.
     Raises ValueError for a split other than the training split: a balanced validation or
@@ -29,7 +32,7 @@ def balance_classes(split: Split, target: int | Sequence[int] | None = None, shi
     if split.name != "train":
         raise ValueError(f"only the training split may be balanced, not the {split.name} split")
     counts = np.bincount(split.labels, minlength=len(EMOTIONS))
-    targets = np.broadcast_to(counts.max() if target is None else target, len(EMOTIONS))
+    targets = np.round(np.multiply(factors, counts.max())).astype(int)
     rng = np.random.default_rng(seed)
     chosen = [
         rng.choice(np.flatnonzero(split.labels == label), size=target - count)
@@ -45,3 +48,14 @@ def balance_classes(split: Split, target: int | Sequence[int] | None = None, shi
         np.concatenate([split.labels, split.labels[copies]]),
         np.concatenate([split.rows, split.rows[copies]]),
     )
+
+
+def calc_upsampling_factors(recall: np.ndarray, strength: float) -> tuple[float, ...]:
+    """Factors for `balance_classes` that upsample a class the more, the less of it is recognised (report A, A8).
+
+    recall: of each class, (7,), 0-1. The best recognised class gets 1, the least 1 + strength,
+    the others in proportion to how far their recall falls short of the best. Two decimals.
+    The report says "more aggressively" and no more; this is the simplest rule that does so.
+    """
+    shortfall = recall.max() - recall
+    return tuple(np.round(1 + strength * shortfall / (shortfall.max() or 1), 2).tolist())

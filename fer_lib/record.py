@@ -118,18 +118,17 @@ def write_run(
     return _open_run(folder, experiment, record)
 
 
-def write_verdicts(verdicts: list[Verdict], runs: list[Run]) -> Path | None:
-    """Keep a notebook's verdicts beside the runs, reports/verdicts/<claim>.json, for the comparison to collect.
+def write_verdicts(experiment: str, verdicts: list[Verdict], runs: list[Run]) -> Path | None:
+    """Keep what a notebook finds beside the runs, reports/verdicts/<experiment>.json, for the comparison to collect.
 
-    Only if they rest on all the published runs on FER2013 of their experiments, and on no others;
-    else nothing is written, and None returned.
+    experiment: the name of the step in question. Only if the verdicts rest on all the published
+    runs on FER2013 of their experiments, and on no others; else nothing is written, and None returned.
     """
     experiments = {run.experiment for run in runs}
     published = {run.folder for run in read_published_runs() if run.experiment in experiments}
     if {run.folder for run in runs} != published:
         return None
-    (claim,) = {verdict.claim for verdict in verdicts}
-    path = runs_folder().parent / "verdicts" / f"{claim}.json"
+    path = runs_folder().parent / "verdicts" / f"{experiment}.json"
     path.parent.mkdir(exist_ok=True)
     rows = [asdict(verdict) for verdict in verdicts]
     path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,10 +13,11 @@ import platform
 import re
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -102,7 +103,9 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
     """
     hardware = choose_hardware()
     validation, test = dataset.validation, dataset.test  # missing splits are better told before the training
-    split = balance_classes(dataset.train, seed=seed) if experiment.balance else dataset.train
+    split = dataset.train
+    if experiment.balance:
+        split = balance_classes(split, experiment.upsampling, seed=seed)
     images, labels = hardware.put(split.images), torch.from_numpy(split.labels).to(hardware.device)
     folder = record.find_folder(experiment, dataset.name, seed)
     with contextlib.ExitStack() as stack:
@@ -184,6 +187,26 @@ def train_one_epoch(
         "train_accuracy": correct.item() / seen,
         **{f"gradient_norm/{name}": norm for name, norm in zip(weights, mean_norms)},
     }
+
+
+def measure_first_gradients(
+    experiment: Experiment, dataset: Dataset, seeds: list[int], images: int = 512
+) -> pd.DataFrame:
+    """What the histories of an experiment begin from: gradient_norm/<name> of each layer of weights, before
+    any training, on one batch of so many random training images. A row a seed."""
+    hardware, rows = choose_hardware(), {}
+    for seed in seeds:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
+            chosen = np.random.default_rng(seed).permutation(len(dataset.train))[:images]
+            batch = hardware.put(dataset.train.images[chosen])
+            labels = torch.from_numpy(dataset.train.labels[chosen]).to(hardware.device)
+            one_batch, generator = replace(experiment, batch_size=images), seed_epoch(seed, 0, hardware.device)
+            optimizer = torch.optim.Adam(model.parameters())
+            bar = tqdm(disable=True)
+            rows[seed] = train_one_epoch(model, optimizer, batch, labels, one_batch, hardware, generator, bar)
+    return pd.DataFrame.from_dict(rows, orient="index").filter(like="gradient_norm/")
 
 
 @torch.inference_mode()

@@ -1,15 +1,23 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from fer_lib.evaluate import (
     Estimate,
+    Verdict,
     calc_accuracy,
     calc_confusion,
     calc_macro_f1,
     calc_recall,
     estimate_difference,
     estimate_mean,
+    judge_absence,
     judge_effect,
+    measure_gradients,
+    tabulate_verdicts,
     test_mcnemar,
 )
 
@@ -67,6 +75,39 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 )
 def test_a_verdict_follows_from_the_interval_and_the_claimed_side(low, high, sign, verdict):
     assert judge_effect(Estimate((low + high) / 2, low, high, 3), sign) == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.004, 0.004, "confirmed"),
+        (-0.03, -0.02, "confirmed"),
+        (0.002, 0.008, "confirmed"),  # a gain, but of less than a point
+        (-0.004, 0.03, "not confirmed"),
+        (0.002, 0.03, "refuted"),
+        (np.nan, np.nan, "not confirmed"),
+    ],
+)
+def test_that_something_brings_nothing_takes_an_interval_below_one_point(low, high, verdict):
+    assert judge_absence(Estimate((low + high) / 2, low, high, 3)) == verdict
+
+
+def test_a_verdict_is_told_in_its_unit():
+    points = Verdict("A-C1", "accuracy", None, Estimate(0.012, 0.004, 0.02, 3), "confirmed", "why")
+    times = replace(points, reported=0.0, measured=Estimate(np.log(2), 0, np.log(4), 3), unit="times")
+    table = tabulate_verdicts([points, times])
+    assert table["reported"].tolist() == ["—", "×1.00"]
+    assert table["measured"].tolist() == ["+1.2", "×2.00"]
+    assert table["95% interval"].tolist() == ["+0.4 to +2.0", "×1.00 to ×4.00"]
+
+
+def test_gradients_are_measured_as_logarithms():
+    """Norms (3, 4) and (6, 2): over all layers 5 and 6.3; the largest over the smallest 4/3 and 3."""
+    history = pd.DataFrame({"epoch": [1, 2], "gradient_norm/a": [3, 6], "gradient_norm/b": [4, 2]})
+    measured = measure_gradients(SimpleNamespace(history=history))
+    assert np.exp(measured["log_gradient_peak"]) == pytest.approx(40**0.5)
+    assert np.exp(measured["log_gradient_spread"]) == pytest.approx((4 / 3 * 3) ** 0.5)
+    assert measure_gradients(SimpleNamespace(history=history[["epoch"]])) == {}
 
 
 def test_formats():

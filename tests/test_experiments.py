@@ -23,6 +23,26 @@ def test_a1b_differs_from_a1_in_the_balancing_alone():
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ("a1b_baseline_balanced", "a1c_unscaled", {"scale"}),
+        ("a1b_baseline_balanced", "a2_batchnorm", {"model"}),
+        ("a2_batchnorm", "a2b_unscaled", {"scale"}),
+        ("a2_batchnorm", "a3_dropout", {"options"}),
+        ("a3_dropout", "a4_wider", {"options"}),
+        ("a4_wider", "a5_deeper_head", {"options"}),
+        ("a3_dropout", "a5b_head_alone", {"options"}),
+        ("a5_deeper_head", "a6_residual", {"model", "options"}),
+        ("a6_residual", "a6b_no_skip", {"options"}),
+        ("a6_residual", "a7_deeper_residual", {"options"}),
+    ],
+)
+def test_along_report_a_one_thing_changes_at_a_time(before, after, changed):
+    before, after = EXPERIMENTS[before].config, EXPERIMENTS[after].config
+    assert {key for key in before if before[key] != after[key]} == changed
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"model": "NoModel"},

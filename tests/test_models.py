@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_lib.models import MODELS, count_parameters
+from fer_lib.models import MODELS, count_multiply_adds, count_parameters
 
 PARAMETERS = {
     # convolutions: 9 * in * out + out; head: 128 * 6 * 6 * 128 + 128, 128 * 7 + 7
@@ -36,6 +36,12 @@ def test_a_model_maps_images_to_seven_logits(name):
 
 def test_parameter_counts_are_those_worked_out_by_hand(name):
     assert count_parameters(MODELS[name]()) == PARAMETERS[name]
+
+
+def test_multiply_adds_are_those_worked_out_by_hand():
+    """9 * in * out at each pixel of the three convolutions, and the two linear layers."""
+    convolutions = 9 * (1 * 32 * 48**2 + 32 * 64 * 24**2 + 64 * 128 * 12**2)
+    assert count_multiply_adds(MODELS["BaselineModel"]()) == convolutions + 4608 * 128 + 128 * 7
 
 
 def test_gradients_reach_every_parameter(name):

@@ -112,14 +112,14 @@ def test_unknown_parameters_and_wrong_types_are_refused(given, message):
 
 def test_a_notebook_run_with_other_parameters_keeps_no_verdict(monkeypatch):
     kept = []
-    monkeypatch.setattr(fer_notebook, "write_verdicts", lambda verdicts, runs: kept.append(runs))
+    monkeypatch.setattr(fer_notebook, "write_verdicts", lambda name, verdicts, runs: kept.append((name, runs)))
     verdict = Verdict("A-C2", "accuracy", None, estimate_mean([0.1, 0.2]), "not confirmed", "why")
     shown = []
     monkeypatch.setattr(fer_notebook, "say", shown.append)
-    fer_notebook.show_verdicts(["", CELL, "# Parameters\nepochs = 3\n"], [verdict], ["runs"])
+    fer_notebook.show_verdicts(["", CELL, "# Parameters\nepochs = 3\n"], "a1b", [verdict], ["runs"])
     assert not kept and "| A-C2 | accuracy | — | +15.0 |" in shown[0]
-    fer_notebook.show_verdicts(["", CELL], [verdict], ["runs"])
-    assert kept == [["runs"]]
+    fer_notebook.show_verdicts(["", CELL], "a1b", [verdict], ["runs"])
+    assert kept == [("a1b", ["runs"])]
 
 
 # --- execution -------------------------------------------------------------------------------

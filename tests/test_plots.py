@@ -15,7 +15,7 @@ from fer_lib.explore import (
     tabulate_duplicates,
 )
 from fer_lib.preprocess import balance_classes
-from fer_lib.train import get_runs
+from fer_lib.train import get_runs, measure_first_gradients
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,11 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
     for figure in (
         plots.plot_curves(before, after),
         plots.plot_confusions(before, after, labels, "test"),
-        plots.plot_gradient_norms([before, after]),
+        plots.plot_gradient_norms(
+            [before, after], [measure_first_gradients(runs[0].experiment, small, [0, 1]) for runs in (before, after)]
+        ),
+        plots.plot_accuracies([before, after]),
+        plots.plot_accuracies([before[:1], after[:1]], "test_accuracy"),
         plots.plot_recall_change(before, after, labels, "test"),
         plots.plot_curves(before[:1], after[:1]),  # of one seed: no interval, and no error
         plots.plot_recall_change(before[:1], after[:1], labels, "test"),

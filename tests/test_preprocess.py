@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fer_lib.data import Split
-from fer_lib.preprocess import balance_classes, scale_pixels
+from fer_lib.preprocess import balance_classes, calc_upsampling_factors, scale_pixels
 
 
 def make_split(name="train"):
@@ -26,13 +26,15 @@ def test_every_class_present_reaches_the_largest():
     assert len(balanced.images) == len(balanced.rows) == 27 and balanced.name == "train"
 
 
-def test_a_target_leaves_larger_classes_alone():
-    assert np.bincount(balance_classes(make_split(), target=6).labels).tolist() == [6, 6, 0, 9]
+def test_each_class_can_have_a_factor_of_its_own_and_one_that_has_enough_stays():
+    factors = [0.75, 4 / 3, 2, 0.5, 1, 1, 1]  # of 9 images; classes 2, 4, 5 and 6 have none to copy
+    assert np.bincount(balance_classes(make_split(), factors).labels).tolist() == [7, 12, 0, 9]
 
 
-def test_each_class_can_have_a_target_of_its_own():
-    targets = [7, 12, 5, 0, 0, 0, 0]
-    assert np.bincount(balance_classes(make_split(), target=targets).labels).tolist() == [7, 12, 0, 9]
+def test_the_less_of_a_class_is_recognised_the_more_it_is_upsampled():
+    recall = np.array([0.5, 0.8, 0.3, 0.8, 0.4, 0.7, 0.6])
+    assert calc_upsampling_factors(recall, 0.5) == (1.3, 1, 1.5, 1, 1.4, 1.1, 1.2)
+    assert calc_upsampling_factors(np.full(7, 0.5), 0.5) == (1,) * 7
 
 
 def test_originals_stay_first_and_copies_are_shifted_by_ten_and_clipped():

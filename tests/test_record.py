@@ -66,13 +66,13 @@ def test_published_runs_are_those_of_the_experiments_own_config(small):
 
 def test_verdicts_are_kept_if_they_rest_on_all_published_runs_on_fer2013_and_no_others(small):
     verdict = Verdict("A-C2", "accuracy", 0.03, Estimate(0.01, -0.01, 0.03, 3), "not confirmed", "why")
-    assert record.write_verdicts([verdict], [write(A1, small)]) is None
+    assert record.write_verdicts("a1_baseline", [verdict], [write(A1, small)]) is None
     real = replace(small, name="fer2013")
     runs = [write(A1, real, seed) for seed in (0, 1)]
-    assert record.write_verdicts([verdict], runs[:1]) is None
-    assert record.write_verdicts([verdict], [*runs, write(replace(A1, epochs=3), real)]) is None
-    path = record.write_verdicts([verdict], runs)
-    assert path.name == "A-C2.json" and json.loads(path.read_text())[0]["measured"]["mean"] == 0.01
+    assert record.write_verdicts("a1_baseline", [verdict], runs[:1]) is None
+    assert record.write_verdicts("a1_baseline", [verdict], [*runs, write(replace(A1, epochs=3), real)]) is None
+    path = record.write_verdicts("a1_baseline", [verdict], runs)
+    assert path.name == "a1_baseline.json" and json.loads(path.read_text())[0]["measured"]["mean"] == 0.01
 
 
 def test_every_committed_record_is_whole():

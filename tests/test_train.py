@@ -229,3 +229,18 @@ def test_a_wrong_command_gets_one_clear_line(capsys, arguments, message):
     assert error.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m fer_lib.train: ") and message in line
+
+
+def test_the_first_gradients_are_those_of_the_untrained_network(small):
+    """Against autograd by hand, in float32."""
+    experiment, images = EXPERIMENTS["a2_batchnorm"], 64
+    table = train.measure_first_gradients(experiment, small, [3, 4], images)
+    torch.manual_seed(3)
+    model = experiment.build_model()
+    chosen = np.random.default_rng(3).permutation(len(small.train))[:images]
+    logits = model(torch.from_numpy(small.train.images[chosen])[:, None] / 255)
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(small.train.labels[chosen])).backward()
+    weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}
+    assert list(table.columns) == [f"gradient_norm/{name}" for name in weights] and list(table.index) == [3, 4]
+    for name, weight in weights.items():
+        assert table.loc[3, f"gradient_norm/{name}"] == pytest.approx(weight.grad.norm().item(), rel=0.1), name
