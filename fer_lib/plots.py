@@ -317,7 +317,7 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
     """One metric of every run of several steps, with mean and 95% interval, and the report's figure where it gives one.
 
     metric: validation_accuracy or test_accuracy; the reports' figures are of validation."""
-    figure, axes = _make_figure(figsize=(WIDTH, 1.2 + 0.42 * len(groups)))
+    figure, axes = _make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(groups)))
     means = []
     for place, runs in enumerate(groups):
         values = collect_results(runs)[metric]
@@ -332,15 +332,47 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
         axes.plot(*zip(*known), "D", color=LOST, markerfacecolor="none", label="reported, one run")
     axes.set(yticks=range(len(groups)), yticklabels=[_name(runs[0]) for runs in groups])
     axes.set_xlabel(f"{metric.split('_')[0]} accuracy at the best epoch")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5]))
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     best = int(np.argmax([mean.mean for mean in means]))
     _set_title(
         figure,
         f"{metric.split('_')[0].capitalize()}: {groups[best][0].experiment.step} is best in the mean, "
         f"{means[best].format()}%; the steps lie within {100 * np.ptp([mean.mean for mean in means]):.1f} points",
+    )
+    return figure
+
+
+def plot_gaps(groups: list[list]) -> Figure:
+    """Accuracy in training, as met and clean, beside that on validation at the last epoch, and the gap between them."""
+    figure, axes = _make_figure(figsize=(WIDTH, 1.6 + 0.7 * len(groups)))
+    rows = [(runs, kind) for runs in groups for kind in ("as met", "clean")]
+    gaps = []
+    for place, (runs, kind) in enumerate(rows):
+        table, suffix = collect_results(runs), "_clean" if kind == "clean" else ""
+        shares = {"train": table[f"last_train_accuracy{suffix}"], "validation": table["last_validation_accuracy"]}
+        axes.hlines(place, *(values.mean() for values in shares.values()), color="#BBBBBB", linewidth=3, zorder=1)
+        for name, values in shares.items():
+            axes.scatter(
+                values, [place] * len(values), s=18, color=SPLIT_COLOURS[name], zorder=2, label=None if place else name
+            )
+        gaps.append(estimate_mean(table[f"last_gap{suffix}"]))
+        text = f"  {gaps[-1].format()} points"
+        axes.annotate(text, (max(values.max() for values in shares.values()), place), va="center", fontsize=8)
+    axes.set(yticks=range(len(rows)), yticklabels=[f"{_name(runs[0])}, {kind}" for runs, kind in rows])
+    axes.set_xlabel("accuracy at the last epoch, each run a point")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}" if share < 1.01 else "")
+    axes.set_xlim(right=1.12)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    steps = [f"{gap.mean * 100:.0f} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
+    _set_title(
+        figure,
+        f"Gap from training to validation in points: as met {_join(steps[::2])}; clean {_join(steps[1::2])}",
     )
     return figure
 
@@ -358,14 +390,15 @@ def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure
             axes.plot(values.iloc[1:], color=colour, label=layer, linewidth=1.6)
             axes.plot(values.iloc[:2], ":o", color=colour, markersize=4, markevery=[0])
         whole = np.sqrt((norms**2).sum(axis=1))
-        totals.append(f"{whole[0]:.2g} and {whole[1:].max():.2g} in {runs[0].experiment.step}")
+        norm = np.format_float_positional(whole[0], 2, fractional=False, trim="-")
+        totals.append(f"{norm} in {runs[0].experiment.step}")
         axes.set_yscale("log")
         axes.set_title(_name(runs[0]).replace(", ", ",\n"), fontsize=8)
         axes.set_xlabel("epoch (● first batch)", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panels[0, 0].set_ylabel("gradient norm, mean over batches")
     panels[0, -1].legend(fontsize=7)
-    _set_title(figure, f"Norm over all layers, on the first batch and at its peak: {_join(totals)}")
+    _set_title(figure, f"The first batch's gradient has a norm, over all layers, of {_join(totals)}")
     return figure
 
 

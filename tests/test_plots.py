@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fer_lib import data, plots
-from fer_lib.evaluate import collect_results, summarise_experiments
+from fer_lib.evaluate import collect_results, summarise_costs, summarise_experiments
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.explore import (
     calc_eigenfaces,
@@ -92,6 +92,8 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
             [before, after], [measure_first_gradients(runs[0].experiment, small, [0, 1]) for runs in (before, after)]
         ),
         plots.plot_accuracies([before, after]),
+        plots.plot_gaps([before, after]),
+        plots.plot_gaps([after[:1]]),
         plots.plot_accuracies([before[:1], after[:1]], "test_accuracy"),
         plots.plot_recall_change(before, after, labels, "test"),
         plots.plot_curves(before[:1], after[:1]),  # of one seed: no interval, and no error
@@ -107,6 +109,17 @@ def test_tables_of_runs(runs):
     assert list(summary.index) == ["A1 Baseline", "A1b Baseline, balanced"]
     mean = 100 * table["test_accuracy"][:2].mean()
     assert summary.loc["A1 Baseline", "test (%)"].startswith(f"{mean:.1f} ± ")
+
+
+def test_costs_are_told_beside_the_gain_and_per_point_only_where_there_is_one(runs):
+    before, after = runs
+    table = summarise_costs([before, after])
+    assert table["multiply-adds an image (M)"].tolist() == ["22.5", "22.5"]
+    assert table["gain (points)"].iloc[0] == "" and " ± " in table["gain (points)"].iloc[1]
+    results = [{**run.results, "validation_accuracy": run.results["validation_accuracy"] + 0.1} for run in before]
+    better = [replace(run, results=result) for run, result in zip(after, results)]
+    assert summarise_costs([before, better])["multiply-adds (M) per point"].tolist() == ["", "0.0"]
+    assert summarise_costs([better, before])["multiply-adds (M) per point"].tolist() == ["", ""]
 
 
 def test_mean_faces_and_eigenfaces_are_what_they_say(small):
