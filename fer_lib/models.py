@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lib.data import EMOTIONS, SIDE
+from fer_lib.layers import Conv2d, Dropout, MaxPool2d
 
 
 class BaselineModel(nn.Sequential):
@@ -87,10 +88,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.skip = skip
         self.layers = nn.Sequential(
-            nn.Conv2d(filters, filters, 3, padding=1),
+            Conv2d(filters, filters),
             nn.BatchNorm2d(filters),
             nn.ReLU(),
-            nn.Conv2d(filters, filters, 3, padding=1),
+            Conv2d(filters, filters),
             nn.BatchNorm2d(filters),
         )
 
@@ -100,7 +101,7 @@ class ResidualBlock(nn.Module):
 
 
 def _conv_pool_norm_relu(inputs: int, filters: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, filters, 3, padding=1), nn.MaxPool2d(2), nn.BatchNorm2d(filters), nn.ReLU()]
+    return [Conv2d(inputs, filters), MaxPool2d(), nn.BatchNorm2d(filters), nn.ReLU()]
 
 
 def _make_head(filters: int, poolings: int, widths: tuple[int, ...], dropout: float) -> list[nn.Module]:
@@ -114,11 +115,11 @@ def _make_head(filters: int, poolings: int, widths: tuple[int, ...], dropout: fl
 
 
 def _dropout(probability: float) -> list[nn.Module]:
-    return [nn.Dropout(probability)] if probability else []
+    return [Dropout(probability)] if probability else []
 
 
 def _conv_pool_relu(inputs: int, filters: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, filters, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+    return [Conv2d(inputs, filters), MaxPool2d(), nn.ReLU()]
 
 
 MODELS = {model.__name__: model for model in (BaselineModel, ImprovedModel, GigaModel)}
