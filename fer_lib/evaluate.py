@@ -247,10 +247,12 @@ class Verdict:
     unit: str = "points"
 
     def format(self, value: float | None) -> str:
-        """An effect in this verdict's unit: "+1.2", "×1.20", or a dash for None."""
+        """An effect in this verdict's unit: "+1.2", "×1.2", or a dash for None."""
         if value is None:
             return "—"
-        return f"{100 * value:+.1f}" if self.unit == "points" else f"×{np.exp(value):.2f}"
+        if self.unit == "points":
+            return f"{100 * value:+.1f}"
+        return f"×{np.format_float_positional(np.exp(value), 3, fractional=False, trim='-')}"
 
 
 def tabulate_verdicts(verdicts: list[Verdict]) -> pd.DataFrame:

@@ -194,8 +194,8 @@ def measure_first_gradients(
     experiment: Experiment, dataset: Dataset, seeds: list[int], images: int = 512
 ) -> pd.DataFrame:
     """What the histories of an experiment begin from: gradient_norm/<name> of each layer of weights, before
-    any training, on one batch of so many random training images. A row a seed."""
-    hardware, rows = choose_hardware(), {}
+    any training, on one batch of so many random training images, in full precision. A row a seed."""
+    hardware, rows = replace(choose_hardware(), precision=torch.float32), {}
     for seed in seeds:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
