@@ -186,7 +186,8 @@ def describe_test_change(before: list, after: list, labels: np.ndarray) -> str:
     values = ", ".join("below 0.001" if p < 0.001 else f"{p:.3f}" for p in p_values)
     steps = f"{before[0].experiment.step} to {after[0].experiment.step}"
     return (
-        f"From {steps}, test accuracy changes by **{change.format(sign=True)} points** (95% interval over seeds). "
+        f"From {steps}, test accuracy changes by **{change.format(sign=True)} points** "
+        f"({'one seed, no interval' if np.isnan(change.low) else '95% interval over seeds'}). "
         f"McNemar's test, whether two runs err equally often on these images, gives for each seed p: {values}."
     )
 
@@ -247,8 +248,8 @@ class Verdict:
     unit: str = "points"
 
     def format(self, value: float | None) -> str:
-        """An effect in this verdict's unit: "+1.2", "×1.2", or a dash for None."""
-        if value is None:
+        """An effect in this verdict's unit: "+1.2", "×1.2", or a dash for None and NaN."""
+        if value is None or np.isnan(value):
             return "—"
         if self.unit == "points":
             return f"{100 * value:+.1f}"
@@ -263,7 +264,7 @@ def tabulate_verdicts(verdicts: list[Verdict]) -> pd.DataFrame:
             "quantity": verdict.quantity,
             "reported": verdict.format(verdict.reported),
             "measured": verdict.format(verdict.measured.mean),
-            "95% interval": f"{verdict.format(verdict.measured.low)} to {verdict.format(verdict.measured.high)}",
+            "95% interval": " to ".join(map(verdict.format, (verdict.measured.low, verdict.measured.high))),
             "seeds": verdict.measured.runs,
             "verdict": verdict.verdict,
             "why": verdict.why,

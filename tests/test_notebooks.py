@@ -75,8 +75,9 @@ def test_defaults_are_those_of_the_published_run(path):
     if "experiment" not in parameters:
         return
     values = {name: ast.literal_eval(parameter["default"]) for name, parameter in parameters.items()}
-    for name in ("experiment", "baseline"):
-        experiment = EXPERIMENTS[values[name]]
+    named = {name: EXPERIMENTS[value] for name, value in values.items() if value in list(EXPERIMENTS)}
+    assert {"experiment", "baseline"} <= set(named)
+    for name, experiment in named.items():
         for field in ("epochs", "patience", "learning_rate", "batch_size"):
             assert getattr(experiment, field) == values[field], f"{name} {field}"
 
