@@ -422,7 +422,7 @@ def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -
             shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
             square=True, cbar=False, xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axes,
         )  # fmt: skip
-        axes.set_title(f"{_name(runs[0])}, {len(runs)} runs", fontsize=9)
+        axes.set_title(f"{_name(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}", fontsize=9)
         axes.set_xlabel("predicted")
         axes.tick_params(axis="x", rotation=45)
         axes.tick_params(axis="y", rotation=0, labelleft=axes is panels[0])
