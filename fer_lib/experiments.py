@@ -89,10 +89,12 @@ DROPOUT = (("conv_dropout", 0.25), ("head_dropout", 0.5))  # customary; report A
 WIDER = ("filters", (32, 64, 128, 256))
 DEEPER = ("head", (512, 256, 128))
 DEEPEST = (("blocks", (1, 1, 1, 2)), ("head", (1024, 512, 256, 128)))  # a block is two convolutions
+HALF_AGAIN = (1.42, 1.31, 1.5, 1.0, 1.33, 1.03, 1.35)  # of A5's first run, by `preprocess.calc_upsampling_factors`
+TWICE = (1.84, 1.63, 2.0, 1.0, 1.67, 1.06, 1.71)
 
 
-def _report_a(name, step, title, reported, model, *options, balance=True, scale=True) -> Experiment:
-    return Experiment(name, "A", step, title, reported, model, options, scale, balance)
+def _report_a(name, step, title, reported, model, *options, balance=True, scale=True, upsampling=EVEN) -> Experiment:
+    return Experiment(name, "A", step, title, reported, model, options, scale, balance, upsampling)
 
 
 EXPERIMENTS = {
@@ -110,6 +112,28 @@ EXPERIMENTS = {
         _report_a("a6_residual", "A6", "Residual blocks", None, "GigaModel"),
         _report_a("a6b_no_skip", "A6b", "The same, no skip", None, "GigaModel", ("skip", False)),
         _report_a("a7_deeper_residual", "A7", "Deeper residual", None, "GigaModel", *DEEPEST),
+        _report_a(
+            "a8_targeted_upsampling",
+            "A8",
+            "Weak classes up to ×1.5",
+            (0.61, 0.58),
+            "ImprovedModel",
+            WIDER,
+            DEEPER,
+            *DROPOUT,
+            upsampling=HALF_AGAIN,
+        ),
+        _report_a(
+            "a8b_harder_upsampling",
+            "A8b",
+            "Weak classes up to ×2",
+            None,
+            "ImprovedModel",
+            WIDER,
+            DEEPER,
+            *DROPOUT,
+            upsampling=TWICE,
+        ),
     )
 }
 """Every experiment by name, in the order of the reports."""

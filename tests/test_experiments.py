@@ -3,7 +3,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from fer_lib.augment import Augmentation
+from fer_lib.evaluate import calc_confusion, calc_recall
 from fer_lib.experiments import EXPERIMENTS, find_experiment
+from fer_lib.preprocess import calc_upsampling_factors
+from fer_lib.record import read_run
+from tests.conftest import needs_fer2013
 
 
 def test_names_begin_with_the_step_and_steps_are_unique():
@@ -35,6 +39,8 @@ def test_a1b_differs_from_a1_in_the_balancing_alone():
         ("a5_deeper_head", "a6_residual", {"model", "options"}),
         ("a6_residual", "a6b_no_skip", {"options"}),
         ("a6_residual", "a7_deeper_residual", {"options"}),
+        ("a5_deeper_head", "a8_targeted_upsampling", {"upsampling"}),
+        ("a5_deeper_head", "a8b_harder_upsampling", {"upsampling"}),
     ],
 )
 def test_along_report_a_one_thing_changes_at_a_time(before, after, changed):
@@ -76,3 +82,12 @@ def test_a_recorded_config_matches_itself_only_and_survives_new_fields():
     older["augmentation"] = {"flip": 0.0}
     assert a1.matches(older)
     assert not EXPERIMENTS["a1b_baseline_balanced"].matches(older)
+
+
+@needs_fer2013
+@pytest.mark.parametrize(("name", "strength"), [("a8_targeted_upsampling", 0.5), ("a8b_harder_upsampling", 1.0)])
+def test_a8s_factors_are_those_of_the_recorded_confusion_matrix(name, strength, fer2013, monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    run = read_run(EXPERIMENTS["a5_deeper_head"], fer2013, seed=0)
+    recall = calc_recall(calc_confusion(run.logits["validation"], fer2013.validation.labels))
+    assert EXPERIMENTS[name].upsampling == calc_upsampling_factors(recall, strength)
