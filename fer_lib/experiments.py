@@ -89,7 +89,8 @@ DROPOUT = (("conv_dropout", 0.25), ("head_dropout", 0.5))  # customary; report A
 WIDER = ("filters", (32, 64, 128, 256))
 DEEPER = ("head", (512, 256, 128))
 DEEPEST = (("blocks", (1, 1, 1, 2)), ("head", (1024, 512, 256, 128)))  # a block is two convolutions
-HALF_AGAIN = (1.42, 1.31, 1.5, 1.0, 1.33, 1.03, 1.35)  # of A5's first run, by `preprocess.calc_upsampling_factors`
+BEST = ("ImprovedModel", WIDER, DEEPER, *DROPOUT)  # the report's
+HALF_AGAIN = (1.42, 1.31, 1.5, 1.0, 1.33, 1.03, 1.35)  # from A5's first run by `preprocess.calc_upsampling_factors`
 TWICE = (1.84, 1.63, 2.0, 1.0, 1.67, 1.06, 1.71)
 
 
@@ -107,33 +108,13 @@ EXPERIMENTS = {
         _report_a("a2b_unscaled", "A2b", "Batch norm, pixels 0–255", None, "ImprovedModel", scale=False),
         _report_a("a3_dropout", "A3", "Dropout", (0.62, 0.60), "ImprovedModel", *DROPOUT),
         _report_a("a4_wider", "A4", "256 filters", None, "ImprovedModel", WIDER, *DROPOUT),
-        _report_a("a5_deeper_head", "A5", "Deeper head", (0.64, 0.61), "ImprovedModel", WIDER, DEEPER, *DROPOUT),
+        _report_a("a5_deeper_head", "A5", "Deeper head", (0.64, 0.61), *BEST),
         _report_a("a5b_head_alone", "A5b", "Deeper head alone", None, "ImprovedModel", DEEPER, *DROPOUT),
         _report_a("a6_residual", "A6", "Residual blocks", None, "GigaModel"),
         _report_a("a6b_no_skip", "A6b", "The same, no skip", None, "GigaModel", ("skip", False)),
         _report_a("a7_deeper_residual", "A7", "Deeper residual", None, "GigaModel", *DEEPEST),
-        _report_a(
-            "a8_targeted_upsampling",
-            "A8",
-            "Weak classes up to ×1.5",
-            (0.61, 0.58),
-            "ImprovedModel",
-            WIDER,
-            DEEPER,
-            *DROPOUT,
-            upsampling=HALF_AGAIN,
-        ),
-        _report_a(
-            "a8b_harder_upsampling",
-            "A8b",
-            "Weak classes up to ×2",
-            None,
-            "ImprovedModel",
-            WIDER,
-            DEEPER,
-            *DROPOUT,
-            upsampling=TWICE,
-        ),
+        _report_a("a8_targeted_upsampling", "A8", "Weak up to ×1.5", (0.61, 0.58), *BEST, upsampling=HALF_AGAIN),
+        _report_a("a8b_harder_upsampling", "A8b", "Weak up to ×2", None, *BEST, upsampling=TWICE),
     )
 }
 """Every experiment by name, in the order of the reports."""
