@@ -100,6 +100,103 @@ class ResidualBlock(nn.Module):
         return torch.relu(outputs + inputs if self.skip else outputs)
 
 
+class LayeredCNN(nn.Module):
+    """Report B, families B1 to B3: "2-Layer CNN", "3-Layer_Batchnorm" and "3-Layer_BatchNorm_Resnet".
+
+    kernels: filters of each convolution, as the report calls them; drop_threshold: probability, 0-1,
+    of zeroing a hidden unit of the head; batch_norm: after each convolution; residual: a
+    `ResidualBlock` after the last one.
+
+    The report gives no more than that. Here filters are 3x3 with padding, ReLU follows each
+    convolution, 2x2 max pooling each of the first three, so that five of them leave the map at
+    6x6, and the head has one hidden layer of 128, as report A's.
+    """
+
+    def __init__(
+        self,
+        kernels: tuple[int, ...] = (32, 64),
+        drop_threshold: float = 0.5,
+        batch_norm: bool = False,
+        residual: bool = False,
+    ):
+        super().__init__()
+        self.features = _make_features(kernels, batch_norm, residual)
+        side = SIDE // 2 ** min(len(kernels), POOLINGS)
+        hidden = [nn.Linear(kernels[-1] * side**2, 128), nn.ReLU(), *_dropout(drop_threshold)]
+        self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, len(EMOTIONS)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(images))
+
+
+class LSTMCNN(nn.Module):
+    """Report B, family B4, "5-Layer_CNN_LSTM_Resnet": the feature map is read by an LSTM (Hochreiter and
+    Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735) as a sequence of its places, row by row.
+
+    The logits are taken from its last state, of 128 units; else as `LayeredCNN`, with batch norm
+    and a residual block.
+    """
+
+    def __init__(self, kernels: tuple[int, ...] = (32, 64, 128, 128, 128), drop_threshold: float = 0.5):
+        super().__init__()
+        self.features = _make_features(kernels, batch_norm=True, residual=True)
+        self.lstm = nn.LSTM(kernels[-1], 128, batch_first=True)
+        self.head = nn.Sequential(*_dropout(drop_threshold), nn.Linear(128, len(EMOTIONS)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        _, (state, _) = self.lstm(_as_sequence(self.features(images)))
+        return self.head(state[-1])
+
+
+class AttentionCNN(nn.Module):
+    """Report B, family B5, planned there: self-attention (Vaswani et al. 2017, arXiv:1706.03762) over the
+    places of the feature map, in place of the LSTM.
+
+    One layer of four heads, its input added to its output and normalised; a learned vector tells
+    each place from the others. The logits are taken from the mean over the places; else as `LSTMCNN`.
+    """
+
+    def __init__(self, kernels: tuple[int, ...] = (32, 64, 128, 128, 128), drop_threshold: float = 0.5):
+        super().__init__()
+        self.features = _make_features(kernels, batch_norm=True, residual=True)
+        side = SIDE // 2 ** min(len(kernels), POOLINGS)
+        self.places = nn.Parameter(0.02 * torch.randn(side**2, kernels[-1]))
+        self.attention = nn.MultiheadAttention(kernels[-1], 4, batch_first=True)
+        self.norm = nn.LayerNorm(kernels[-1])
+        self.head = nn.Sequential(*_dropout(drop_threshold), nn.Linear(kernels[-1], len(EMOTIONS)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        places = _as_sequence(self.features(images)) + self.places
+        seen, _ = self.attention(places, places, places, need_weights=False)
+        return self.head(self.norm(places + seen).mean(1))
+
+    def map_attention(self, images: torch.Tensor) -> torch.Tensor:
+        """How much each place is looked at, in the mean over heads and over the places that look: (N, side, side),
+        each map's sum 1."""
+        places = _as_sequence(self.features(images)) + self.places
+        _, weights = self.attention(places, places, places)
+        side = round(weights.shape[1] ** 0.5)
+        return weights.mean(1).unflatten(1, (side, side))
+
+
+POOLINGS = 3  # more would leave report B's deeper networks a map of a single place
+
+
+def _make_features(kernels: tuple[int, ...], batch_norm: bool, residual: bool) -> nn.Sequential:
+    """Convolutions with ReLU, the first three with pooling, and a residual block where asked for."""
+    layers, inputs = [], 1
+    for place, outputs in enumerate(kernels):
+        layers += [Conv2d(inputs, outputs)] + [MaxPool2d()] * (place < POOLINGS)
+        layers += [nn.BatchNorm2d(outputs)] * batch_norm + [nn.ReLU()]
+        inputs = outputs
+    return nn.Sequential(*layers, *([ResidualBlock(inputs)] if residual else []))
+
+
+def _as_sequence(features: torch.Tensor) -> torch.Tensor:
+    """A feature map (N, C, H, W) as its places row by row: (N, H * W, C)."""
+    return features.flatten(2).transpose(1, 2)
+
+
 def _conv_pool_norm_relu(inputs: int, filters: int) -> list[nn.Module]:
     return [Conv2d(inputs, filters), MaxPool2d(), nn.BatchNorm2d(filters), nn.ReLU()]
 
@@ -122,7 +219,9 @@ def _conv_pool_relu(inputs: int, filters: int) -> list[nn.Module]:
     return [Conv2d(inputs, filters), MaxPool2d(), nn.ReLU()]
 
 
-MODELS = {model.__name__: model for model in (BaselineModel, ImprovedModel, GigaModel)}
+MODELS = {
+    model.__name__: model for model in (BaselineModel, ImprovedModel, GigaModel, LayeredCNN, LSTMCNN, AttentionCNN)
+}
 """Every architecture by the name that an experiment gives it."""
 
 

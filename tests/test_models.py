@@ -4,6 +4,7 @@ from torch import nn
 
 from fer_lib.models import MODELS, count_multiply_adds, count_parameters
 
+FIVE_LAYERS = 320 + 18_496 + 73_856 + 2 * 147_584 + 2 * (32 + 64 + 3 * 128) + 2 * 147_584 + 4 * 128
 PARAMETERS = {
     # convolutions: 9 * in * out + out; head: 128 * 6 * 6 * 128 + 128, 128 * 7 + 7
     "BaselineModel": 320 + 18_496 + 73_856 + 589_952 + 903,
@@ -22,6 +23,13 @@ PARAMETERS = {
     + 32_896
     + 903
     + 2 * 896,
+    # two convolutions; head 64 * 12 * 12 -> 128 -> 7
+    "LayeredCNN": 320 + 18_496 + 1_179_776 + 903,
+    # five convolutions with batch norm; a residual block of 128; four gates of 128 units, each with weights
+    # for 128 inputs and 128 states and two biases; 128 -> 7
+    "LSTMCNN": FIVE_LAYERS + 4 * 128 * (128 + 128 + 2) + 903,
+    # 36 places; three projections and one back, with biases; layer norm; 128 -> 7
+    "AttentionCNN": FIVE_LAYERS + 36 * 128 + 4 * (128 * 128 + 128) + 2 * 128 + 903,
 }
 
 
@@ -76,3 +84,31 @@ def test_the_baseline_is_the_reports_layer_by_layer():
     assert all(isinstance(layer, kind) for layer, kind in zip(layers, kinds, strict=True))
     assert [layer.out_channels for layer in layers[:9:3]] == [32, 64, 128]
     assert [layer.out_features for layer in layers[-2:]] == [128, 7]
+
+
+def test_report_bs_layers_can_be_switched_one_by_one():
+    plain, deeper = MODELS["LayeredCNN"](), MODELS["LayeredCNN"]((32, 64, 128))
+    norm = MODELS["LayeredCNN"]((32, 64, 128), batch_norm=True)
+    residual = MODELS["LayeredCNN"]((32, 64, 128), batch_norm=True, residual=True)
+    kinds = [[type(layer).__name__ for layer in model.features] for model in (plain, deeper, norm, residual)]
+    layer = ["Conv2d", "MaxPool2d", "ReLU"]
+    with_norm = ["Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU"]
+    assert kinds == [2 * layer, 3 * layer, 3 * with_norm, 3 * with_norm + ["ResidualBlock"]]
+
+
+def test_an_lstm_reads_the_map_row_by_row_and_its_order_matters():
+    torch.manual_seed(0)
+    model = MODELS["LSTMCNN"]().eval()
+    images = torch.rand(2, 1, 48, 48)
+    features = model.features(images)
+    states, _ = model.lstm(torch.stack([features[:, :, i, j] for i in range(6) for j in range(6)], 1))
+    torch.testing.assert_close(model(images), model.head(states[:, -1]))
+    assert not torch.allclose(model(images), model(images.flip(-1)))
+
+
+def test_attention_is_a_map_of_the_places_that_sums_to_one():
+    torch.manual_seed(0)
+    model = MODELS["AttentionCNN"]().eval()
+    maps = model.map_attention(torch.rand(3, 1, 48, 48))
+    assert maps.shape == (3, 6, 6) and (maps > 0).all()
+    torch.testing.assert_close(maps.sum((1, 2)), torch.ones(3))
