@@ -1,6 +1,7 @@
 # make report   set up, execute every notebook with papermill, build the site: what a reader wants
 # make test     set up, run the tests
 # make full     also train every published run that is not on record (needs FER2013)
+# make search   train the trials of report B's searches (needs FER2013)
 # make publish  execute notebooks/ in place on FER2013, with their defaults
 # make results  write reports/results.csv and the README's table from the records
 # make bench    time reading, loading and training against what is usual
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
 OPTIONS = --quiet all --show-failed-logs --cores $(CORES) --rerun-triggers mtime params
 
-.PHONY: report site full publish results bench test lock
+.PHONY: report site full search publish results bench test lock
 
 report site: .venv/ready
 	@snakemake site $(OPTIONS)
@@ -24,6 +25,9 @@ report site: .venv/ready
 full: .venv/ready
 	@snakemake full $(OPTIONS)
 	@echo "Open reports/site/index.html"
+
+search: .venv/ready
+	@snakemake search $(OPTIONS)
 
 publish results: .venv/ready
 	@snakemake $@ --force $(OPTIONS)

@@ -2,6 +2,7 @@
 
     snakemake -c2 site      the report: read recorded runs back, execute the notebooks, build the site
     snakemake -c2 full      first train every published run that is not on record
+    snakemake -c2 search    train every trial of report B's searches that is not on record
     snakemake -c1 publish   execute notebooks/ in place, with their defaults, on FER2013
 """
 
@@ -12,6 +13,7 @@ import yaml
 
 from fer_lib.data import find_data
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.search import list_families, name_trial, read_grid
 
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 QUICK = find_data() is None  # no FER2013: a quick profile on the drawn faces
@@ -62,6 +64,20 @@ rule run:
         "reports/runs/{experiment}/fer2013-seed{seed}/run.json",
     shell:
         "OMP_NUM_THREADS={threads} python -m fer_lib.train {wildcards.experiment} --seed {wildcards.seed}"
+
+
+rule trial:
+    output:
+        "reports/sweeps/{family}/fer2013/{trial}.json",
+    params:
+        trial=lambda wildcards: " ".join(f"--{pair}" for pair in wildcards.trial.split(",")),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m fer_lib.search {wildcards.family} {params.trial}"
+
+
+rule search:
+    input:
+        [f"reports/sweeps/{family}/fer2013/{name_trial(trial)}.json" for family in list_families() for trial in read_grid(family)],
 
 
 rule full:

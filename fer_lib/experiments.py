@@ -98,6 +98,16 @@ def _report_a(name, step, title, reported, model, *options, balance=True, scale=
     return Experiment(name, "A", step, title, reported, model, options, scale, balance, upsampling)
 
 
+REPORT_B = Augmentation(flip=0.5, rotation=10, crop_padding=4)  # report B gives neither angle nor padding
+TWO, THREE, FIVE = ((("kernels", filters),) for filters in ((32, 64), (32, 64, 128), (32, 64, 128, 128, 128)))
+NORM, BLOCK = ("batch_norm", True), ("residual", True)
+
+
+def _report_b(name, step, title, model, *options, learning_rate=1e-3, drop_threshold=0.5) -> Experiment:
+    options = (*options, ("drop_threshold", drop_threshold))
+    return Experiment(name, "B", step, title, None, model, options, augmentation=REPORT_B, learning_rate=learning_rate)
+
+
 EXPERIMENTS = {
     experiment.name: experiment
     for experiment in (
@@ -115,6 +125,15 @@ EXPERIMENTS = {
         _report_a("a7_deeper_residual", "A7", "Deeper residual", None, "GigaModel", *DEEPEST),
         _report_a("a8_targeted_upsampling", "A8", "Weak up to ×1.5", (0.61, 0.58), *BEST, upsampling=HALF_AGAIN),
         _report_a("a8b_harder_upsampling", "A8b", "Weak up to ×2", None, *BEST, upsampling=TWICE),
+        _report_b("b1_two_layer", "B1", "Two layers", "LayeredCNN", *TWO),
+        _report_b("b2_three_layer_batchnorm", "B2", "Three layers, batch norm", "LayeredCNN", *THREE, NORM),
+        _report_b("b2b_no_batchnorm", "B2b", "Three layers", "LayeredCNN", *THREE),
+        _report_b("b2c_two_layer_batchnorm", "B2c", "Two layers, batch norm", "LayeredCNN", *TWO, NORM),
+        _report_b("b3_three_layer_resnet", "B3", "Residual block", "LayeredCNN", *THREE, NORM, BLOCK),
+        _report_b("b4_cnn_lstm", "B4", "Five layers, LSTM", "LSTMCNN", *FIVE),
+        _report_b("b4b_no_lstm", "B4b", "Five layers", "LayeredCNN", *FIVE, NORM, BLOCK),
+        _report_b("b4c_lstm_on_three", "B4c", "Three layers, LSTM", "LSTMCNN", *THREE),
+        _report_b("b5_attention", "B5", "Five layers, attention", "AttentionCNN", *FIVE),
     )
 }
 """Every experiment by name, in the order of the reports."""

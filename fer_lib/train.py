@@ -31,7 +31,7 @@ from fer_lib.evaluate import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment
 from fer_lib.models import count_parameters
 from fer_lib.preprocess import balance_classes, scale_pixels
-from fer_lib.track import mirror_run
+from fer_lib.track import Mirror, mirror_run
 
 INFERENCE_BATCH = 64  # on a CPU, small enough that the activations stay in its cache
 
@@ -102,17 +102,33 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
     Every draw comes from the seed and the epoch's number, so an interrupted run ends with
     the numbers of one that was not: to the bit, on the same machine with as many threads.
     """
+    _, test = dataset.validation, dataset.test  # a missing split is better told before the training
+    folder = record.find_folder(experiment, dataset.name, seed)
+    with record.claim(folder) as work, mirror_run(experiment, dataset, seed, wandb_mode) as mirror:
+        fitted = fit(experiment, dataset, seed, work, mirror)
+        results, logits = summarise_run(fitted, dataset, experiment)
+        mirror.log_results(results, test.labels, logits["test"])
+        return record.write_run(experiment, dataset, seed, results, fitted.environment, fitted.history, logits)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network: the model as it ended, `best`, its weights at the best epoch, a row an epoch, and the cost."""
+
+    model: nn.Module
+    best: dict
+    history: list[dict]
+    environment: dict
+
+
+def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror: Mirror) -> Fitted:
+    """Train to the end, from the checkpoint in the folder `work` if there is one; the test split is not touched."""
     hardware = choose_hardware()
-    validation, test = dataset.validation, dataset.test  # missing splits are better told before the training
-    split = dataset.train
+    split, validation = dataset.train, dataset.validation
     if experiment.balance:
         split = balance_classes(split, experiment.upsampling, seed=seed)
     images, labels = hardware.put(split.images), torch.from_numpy(split.labels).to(hardware.device)
-    folder = record.find_folder(experiment, dataset.name, seed)
-    with contextlib.ExitStack() as stack:
-        work = stack.enter_context(record.claim(folder))
-        mirror = stack.enter_context(mirror_run(experiment, dataset, seed, wandb_mode))
-        stack.enter_context(torch.random.fork_rng())  # leave the caller's random numbers alone
+    with torch.random.fork_rng():  # leave the caller's random numbers alone
         torch.manual_seed(seed)
         model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
         optimizer = torch.optim.Adam(model.parameters(), experiment.learning_rate, fused=True)
@@ -120,15 +136,14 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
         history, best = load_checkpoint(checkpoint, experiment, dataset, model, optimizer)
         for row in history:
             mirror.log_epoch(row)
-        bar = stack.enter_context(make_progress_bar(experiment, dataset, seed, len(history), len(labels)))
-        while not is_finished(history, experiment):
-            start = time.perf_counter()
-            epoch = len(history) + 1
-            generator = seed_epoch(seed, epoch, hardware.device)
-            measured = train_one_epoch(model, optimizer, images, labels, experiment, hardware, generator, bar)
-            logits = predict_logits(model, validation, experiment, hardware)
-            history.append(
-                {
+        with make_progress_bar(experiment, dataset, seed, len(history), len(labels)) as bar:
+            while not is_finished(history, experiment):
+                start = time.perf_counter()
+                epoch = len(history) + 1
+                generator = seed_epoch(seed, epoch, hardware.device)
+                measured = train_one_epoch(model, optimizer, images, labels, experiment, hardware, generator, bar)
+                logits = predict_logits(model, validation, experiment, hardware)
+                row = {
                     "epoch": epoch,
                     **measured,
                     "validation_loss": calc_loss(logits, validation.labels),
@@ -136,15 +151,12 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
                     "learning_rate": optimizer.param_groups[0]["lr"],
                     "seconds": time.perf_counter() - start,
                 }
-            )
-            if find_best(history) == epoch:
-                best = copy.deepcopy(model.state_dict())
-            save_checkpoint(checkpoint, experiment, dataset, model, optimizer, history, best)
-            mirror.log_epoch(history[-1])
-        results, logits = summarise_run(model, best, history, dataset, experiment, hardware)
-        mirror.log_results(results, test.labels, logits["test"])
-        environment = describe_environment(hardware, history, len(split))
-        return record.write_run(experiment, dataset, seed, results, environment, history, logits)
+                history.append(row)
+                if find_best(history) == epoch:
+                    best = copy.deepcopy(model.state_dict())
+                save_checkpoint(checkpoint, experiment, dataset, model, optimizer, history, best)
+                mirror.log_epoch(row)
+    return Fitted(model, best, history, describe_environment(hardware, history, len(split)))
 
 
 def train_one_epoch(
@@ -294,12 +306,11 @@ def load_checkpoint(
     return state["history"], state["best"]
 
 
-def summarise_run(
-    model: nn.Module, best: dict, history: list[dict], dataset: Dataset, experiment: Experiment, hardware: Hardware
-) -> tuple[dict, dict[str, np.ndarray]]:
+def summarise_run(fitted: Fitted, dataset: Dataset, experiment: Experiment) -> tuple[dict, dict[str, np.ndarray]]:
     """The results of a run and its logits at the best epoch; the one place that reads the test split."""
+    model, history, hardware = fitted.model, fitted.history, choose_hardware()
     last_clean = calc_accuracy(predict_logits(model, dataset.train, experiment, hardware), dataset.train.labels)
-    model.load_state_dict(best)
+    model.load_state_dict(fitted.best)
     clean = last_clean
     if find_best(history) != len(history):
         clean = calc_accuracy(predict_logits(model, dataset.train, experiment, hardware), dataset.train.labels)

@@ -1,0 +1,120 @@
+"""One trial of the search that a family of report B is given, as `wandb agent` and `make search` call it:
+
+    python -m fer_lib.search b1_two_layer --learning_rate 0.001 --drop_threshold 0.25 --kernels 32-64
+
+The grid is in sweeps/<family>.yaml, a sweep definition of W&B's. A trial trains the family's
+experiment with other hyperparameters, for a few epochs and with one seed; it never touches the test
+split. Its record is reports/sweeps/<family>/<data>/<trial>.json.
+"""
+
+import argparse
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from fer_lib import record
+from fer_lib.data import PROJECT, Dataset, load_data
+from fer_lib.experiments import Experiment, find_experiment
+from fer_lib.track import mirror_run
+from fer_lib.train import find_best, fit
+
+SEED = 0  # the seeds of the published runs tell how far a trial's accuracy is chance
+
+
+def list_families() -> list[str]:
+    """The families with a search: the names of their experiments."""
+    return [path.stem for path in sorted((PROJECT / "sweeps").glob("*.yaml"))]
+
+
+def read_grid(family: str) -> list[dict]:
+    """Every combination of the values in sweeps/<family>.yaml, the last parameter changing fastest."""
+    parameters = yaml.safe_load((PROJECT / "sweeps" / f"{family}.yaml").read_text())["parameters"]
+    values = [given["values"] if "values" in given else [given["value"]] for given in parameters.values()]
+    return [dict(zip(parameters, combination)) for combination in itertools.product(*values)]
+
+
+def name_trial(trial: dict) -> str:
+    """ "learning_rate=0.001,drop_threshold=0.25,kernels=32-64,epochs=6", the name of a trial's record."""
+    return ",".join(f"{name}={value}" for name, value in trial.items())
+
+
+def configure_trial(family: str, trial: dict) -> Experiment:
+    """The family's experiment with the trial's hyperparameters; `kernels` is written 32-64.
+
+    Raises ValueError for a hyperparameter that the family does not have, or a senseless value."""
+    trial = dict(trial)
+    fields = {name: trial.pop(name) for name in ("learning_rate", "epochs") if name in trial}
+    if "kernels" in trial:
+        if not re.fullmatch(r"\d+(-\d+)*", kernels := str(trial["kernels"])):
+            raise ValueError(f"kernels: {kernels!r}, expected numbers as in 32-64")
+        trial["kernels"] = tuple(map(int, kernels.split("-")))
+    options = dict(find_experiment(family).options)
+    if unknown := set(trial) - {"kernels", "drop_threshold"}:
+        raise ValueError(f"no hyperparameter {', '.join(sorted(unknown))} here")
+    return find_experiment(family, **fields, options=tuple((options | trial).items()))
+
+
+def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "auto") -> dict:
+    """Train one trial, or read back what is on record: its parameters, results and cost.
+
+    Results: validation_accuracy at the best epoch, best_epoch, epochs."""
+    path = trials_folder(family, dataset.name) / f"{name_trial(trial)}.json"
+    experiment = configure_trial(family, trial)
+    if path.exists():
+        return json.loads(path.read_text())
+    with record.claim(path) as work, mirror_run(experiment, dataset, SEED, wandb_mode) as mirror:
+        fitted = fit(experiment, dataset, SEED, work, mirror)
+        best = fitted.history[find_best(fitted.history) - 1]
+        result = {
+            "trial": trial,
+            "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+            "config": experiment.config,
+            "validation_accuracy": round(best["validation_accuracy"], 6),
+            "best_epoch": best["epoch"],
+            "epochs": len(fitted.history),
+            "environment": fitted.environment,
+        }
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def read_trials(family: str, data: str = "fer2013") -> pd.DataFrame:
+    """A row a recorded trial: its hyperparameters, validation_accuracy (0-1), best_epoch, epochs, seconds."""
+    rows = []
+    for path in sorted(trials_folder(family, data).glob("*.json")):
+        result = json.loads(path.read_text())
+        columns = ("validation_accuracy", "best_epoch", "epochs")
+        seconds = result["environment"]["seconds"]
+        rows.append({**result["trial"], **{name: result[name] for name in columns}, "seconds": seconds})
+    return pd.DataFrame(rows)
+
+
+def trials_folder(family: str, data: str) -> Path:
+    """Where the trials of a family lie: beside the runs."""
+    return record.runs_folder().parent / "sweeps" / family / data
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m fer_lib.search", description="Train one trial and record it.")
+    parser.add_argument("family", choices=list_families())
+    parser.add_argument("--learning_rate", type=float, required=True, help="of Adam")
+    parser.add_argument("--drop_threshold", type=float, required=True, help="probability of dropout, 0-1")
+    parser.add_argument("--kernels", required=True, help="filters of each convolution, as in 32-64")
+    parser.add_argument("--epochs", type=int, required=True, help="at most")
+    parser.add_argument("--data", default="auto", help="a FER2013 file, drawn, or auto (default)")
+    parser.add_argument("--wandb", default="auto", choices=["auto", "online", "offline", "disabled"])
+    options = vars(parser.parse_args(arguments))
+    family, data, mode = (options.pop(name) for name in ("family", "data", "wandb"))
+    try:
+        result = run_trial(family, options, load_data(data), mode)
+    except (ValueError, RuntimeError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    print(f"{family} {name_trial(options)}: validation {result['validation_accuracy']:.1%}")
+
+
+if __name__ == "__main__":
+    main()

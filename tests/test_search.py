@@ -1,0 +1,75 @@
+import json
+import re
+import subprocess
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from fer_lib import search
+from fer_lib.experiments import EXPERIMENTS
+from tests.conftest import PROJECT
+
+TRIAL = {"learning_rate": 0.003, "drop_threshold": 0.25, "kernels": "8-16", "epochs": 1}
+
+
+@pytest.mark.parametrize("family", search.list_families())
+def test_every_trial_of_every_grid_is_an_experiment_of_its_own(family):
+    grid = search.read_grid(family)
+    trials = [search.configure_trial(family, trial) for trial in grid]
+    assert len(set(trials)) == len(grid) >= 18
+    for trial in trials:
+        assert trial.name == family and trial.augmentation.flip == 0.5
+        trial.build_model()
+
+
+@pytest.mark.parametrize("family", search.list_families())
+def test_the_sweep_names_its_family_its_metric_and_the_command(family):
+    sweep = yaml.safe_load((PROJECT / "sweeps" / f"{family}.yaml").read_text())
+    assert sweep["name"] == family in EXPERIMENTS and sweep["method"] == "grid"
+    assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
+    assert sweep["command"] == ["${env}", "${interpreter}", "-m", "fer_lib.search", family, "${args}"]
+    assert (PROJECT / sweep["program"]).exists()
+
+
+def test_a_trial_is_recorded_read_back_and_never_touches_the_test_split(small, monkeypatch):
+    blind = replace(small, splits={name: split for name, split in small.splits.items() if name != "test"})
+    result = search.run_trial("b1_two_layer", TRIAL, blind)
+    assert result["config"]["learning_rate"] == 0.003
+    assert result["config"]["options"] == {"kernels": [8, 16], "drop_threshold": 0.25}
+    (path,) = search.trials_folder("b1_two_layer", "small").iterdir()
+    assert path.name == "learning_rate=0.003,drop_threshold=0.25,kernels=8-16,epochs=1.json"
+    monkeypatch.setattr(search, "fit", None)
+    assert search.run_trial("b1_two_layer", TRIAL, blind) == json.loads(path.read_text()) == result
+    table = search.read_trials("b1_two_layer", "small")
+    assert table.loc[0, "kernels"] == "8-16" and table.loc[0, "validation_accuracy"] == result["validation_accuracy"]
+
+
+def test_the_command_of_a_sweep_runs_a_trial(capsys):
+    arguments = [
+        f"--{name}={value}" for name, value in (TRIAL | {"kernels": "8-8-8"}).items()
+    ]  # as a W&B agent passes them
+    search.main(["b2_three_layer_batchnorm", *arguments, "--data", "drawn", "--wandb", "disabled"])
+    assert "kernels=8-8-8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dropout": 0.5}, "no hyperparameter dropout here"),
+        ({"learning_rate": -1}, "learning_rate: -1"),
+        ({"kernels": "wide"}, "kernels: 'wide', expected numbers as in 32-64"),
+    ],
+)
+def test_a_trial_that_cannot_be_is_refused(wrong, message, small):
+    with pytest.raises(ValueError, match=message):
+        search.run_trial("b1_two_layer", TRIAL | wrong, small)
+
+
+def test_snakemake_plans_the_trials_that_are_not_on_record():
+    done = subprocess.run(["snakemake", "--cores", "2", "-n", "search"], cwd=PROJECT, text=True, capture_output=True)
+    trials = [search.name_trial(trial) for family in search.list_families() for trial in search.read_grid(family)]
+    missing = len(trials) - len(list((PROJECT / "reports" / "sweeps").glob("*/fer2013/*.json")))
+    assert done.returncode == 0, done.stderr
+    planned = re.search(r"^trial +(\d+)$", done.stdout, re.M)
+    assert (int(planned[1]) if planned else 0) == missing
