@@ -15,19 +15,25 @@ from fer_lib.data import EMOTIONS, PROJECT, Dataset
 from fer_lib.experiments import Experiment
 
 PROJECT_NAME = "fer2013"
+REPORT_B_NAMES = {"train_accuracy": "train_accuracy", "validation_accuracy": "Test_accuracy"}
+"""What report B's own charts are called, so that these can be laid beside them; its "test" split is PublicTest."""
 
 
 class Mirror:
-    """Sends a run's numbers to W&B for as long as that works."""
+    """Sends a run's numbers to W&B for as long as that works.
 
-    def __init__(self, run=None):
+    names: further names for columns of the history, under which they are logged too."""
+
+    def __init__(self, run=None, names: dict[str, str] | None = None):
         self.run = run
+        self.names = names or {}
 
     def log_epoch(self, row: dict) -> None:
         """Log one row of the history, under the field's names."""
         names = {"validation_loss": "val/loss", "validation_accuracy": "val/accuracy"}
-        row = {names.get(key, key.replace("train_", "train/")): value for key, value in row.items()}
-        self._try(lambda run: run.log(row, step=row["epoch"]))
+        values = {names.get(key, key.replace("train_", "train/")): value for key, value in row.items()}
+        values |= {self.names[key]: value for key, value in row.items() if key in self.names}
+        self._try(lambda run: run.log(values, step=row["epoch"]))
 
     def log_results(self, results: dict, test_labels: np.ndarray, test_logits: np.ndarray) -> None:
         """Log the test accuracy, all other results, and the confusion matrix on the test split."""
@@ -63,7 +69,8 @@ def mirror_run(experiment: Experiment, dataset: Dataset, seed: int, mode: str = 
     mode: "online", "offline", "disabled", or "auto": what $WANDB_MODE says, else online if the
     user is logged in, else offline. Offline runs lie in reports/wandb/; `wandb sync` uploads them.
     """
-    mirror = Mirror(_start(experiment, dataset, seed, mode))
+    names = REPORT_B_NAMES if experiment.report == "B" else {}
+    mirror = Mirror(_start(experiment, dataset, seed, mode), names)
     try:
         yield mirror
     finally:

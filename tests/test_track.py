@@ -29,6 +29,15 @@ def test_an_offline_run_holds_the_numbers_of_the_record(brief, small, own_folder
     assert values["val/accuracy"] == pytest.approx(run.history["validation_accuracy"].iloc[-1], abs=1e-5)
 
 
+def test_report_bs_runs_carry_its_own_names_too(own_folders):
+    command = "-m fer_lib.train b1_two_layer --data drawn --epochs 1 --wandb offline"  # W&B's folder is a process's
+    subprocess.run([sys.executable, *command.split()], check=True, capture_output=True)
+    (folder,) = (own_folders / "reports" / "wandb").glob("offline-run-*")
+    tool = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", "--summary", str(folder)]
+    values = json.loads(subprocess.run(tool, capture_output=True, text=True, check=True).stdout)["summary"]
+    assert values["Test_accuracy"] == values["val/accuracy"] and values["train_accuracy"] == values["train/accuracy"]
+
+
 def test_a_failure_of_wandb_never_ends_a_training(brief, small, monkeypatch):
     import wandb
 
