@@ -1,6 +1,8 @@
+import itertools
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -61,8 +63,6 @@ def draw_data_figures(dataset):
 
 def make_votes(dataset):
     """Ten votes an image: eight for its label, two for unknown; for class 0, all for contempt."""
-    import pandas as pd
-
     from fer_lib.explore import VOTE_CLASSES
 
     labels = np.concatenate([split.labels for split in dataset.splits.values()])
@@ -152,3 +152,34 @@ def test_agreement_counts_votes_for_the_label(small):
     other = table["label"] != 0
     assert table.loc[other, "agrees"].all() and (table.loc[other, "share"] == 0.8).all()
     assert not table.loc[~other, "agrees"].any() and (table.loc[~other, "choice"] == -1).all()
+
+
+@pytest.fixture(scope="module")
+def trials():
+    """A grid of trials: accuracy rises with the learning rate most, and the best has the widest filters."""
+    rows = [
+        {"learning_rate": rate, "drop_threshold": drop, "kernels": kernels, "seconds": 60.0,
+         "validation_accuracy": 0.4 + 20 * rate + 0.1 * drop + 0.001 * len(kernels)}
+        for rate in (0.0003, 0.001, 0.003) for drop in (0.0, 0.5) for kernels in ("8-16", "64-128", "16-32")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_every_figure_of_a_search_is_titled_and_whole(trials):
+    plots.set_style()
+    figures = [
+        plots.plot_search(trials),
+        plots.plot_search_interactions(trials),
+        plots.plot_search_budget(trials),
+    ]
+    for figure in figures:
+        check_figure(figure)
+    assert "learning rate matters most: 5.4 points" in figures[0].get_suptitle()
+    assert "learning rate 0.003, dropout 0.5, filters 64-128" in figures[1].get_suptitle()
+    assert [text.get_text() for text in figures[0].axes[2].get_xticklabels()] == ["8-16", "16-32", "64-128"]
+
+
+def test_the_best_of_a_few_trials_is_what_drawing_them_gives():
+    """Of 6 trials, 3 drawn: against all 20 ways of drawing them."""
+    best = [max(drawn) for drawn in itertools.combinations(range(6), 3)]
+    np.testing.assert_allclose(plots._chance_of_best(6, 3), np.bincount(best, minlength=6) / len(best))
