@@ -1,9 +1,8 @@
-"""Convolution, max pooling and dropout as in torch.nn, faster on a CPU, where torch's own take twice as long in all.
+"""Convolution, max pooling and dropout as in torch.nn, faster on a CPU: on one thread, by half of a training step.
 
 On other devices they are torch's own. Pooling gives the same numbers to the bit; the others do not.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import SimpleNamespace
 
@@ -37,7 +36,7 @@ class MaxPool2d(nn.MaxPool2d):
 
     torch keeps the place of each maximum in 8 bytes and scatters the gradient one by one; here it
     takes as many bytes as the pixel, and every pass runs over the channels, which lie side by
-    side in channels_last. Needs numba; without it, and for odd sizes or another layout, it is torch's.
+    side in channels_last. Needs numba; without it, on many threads, and for odd sizes or another layout, it is torch's.
     """
 
     def __init__(self):
@@ -46,7 +45,7 @@ class MaxPool2d(nn.MaxPool2d):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         even = inputs.shape[2] % 2 == inputs.shape[3] % 2 == 0
         fits = inputs.device.type == "cpu" and inputs.dtype in INTEGERS and even
-        if fits and inputs.is_contiguous(memory_format=torch.channels_last) and load_kernels():
+        if fits and inputs.is_contiguous(memory_format=torch.channels_last) and _find_kernels():
             return _Pooling.apply(inputs)
         return super().forward(inputs)
 
@@ -66,9 +65,9 @@ class Dropout(nn.Dropout):
         flat = mask.as_strided((size,), (1,))  # empty_like is dense, whatever the inputs' layout
         draws = torch.empty(-(-size // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)[:size]
         scale = torch.tensor(256 / max(256 - threshold, 1), dtype=inputs.dtype)
-        if inputs.dtype in INTEGERS and (kernels := load_kernels()):
+        if inputs.dtype in INTEGERS and (kernels := _find_kernels()):
             integers = INTEGERS[inputs.dtype]
-            _run(kernels.keep, draws.numpy(), flat.view(integers).numpy(), threshold, scale.view(integers).numpy()[()])
+            kernels.keep(draws.numpy(), flat.view(integers).numpy(), threshold, scale.view(integers).numpy()[()])
         else:
             torch.mul(draws >= threshold, scale, out=flat)
         return inputs * mask
@@ -100,7 +99,7 @@ class _Pooling(torch.autograd.Function):
         shape = (batch, channels, height // 2, width // 2)
         pooled = torch.empty(shape, dtype=inputs.dtype, memory_format=torch.channels_last)
         places = torch.empty_like(pooled, dtype=INTEGERS[inputs.dtype])
-        _run(load_kernels().pool, *map(_as_array, (inputs, pooled, places)))
+        load_kernels().pool(*map(_as_array, (inputs, pooled, places)))
         context.save_for_backward(places)
         return pooled
 
@@ -111,13 +110,8 @@ class _Pooling(torch.autograd.Function):
         shape = (batch, channels, 2 * height, 2 * width)
         result = torch.empty(shape, dtype=gradient.dtype, memory_format=torch.channels_last)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        _run(load_kernels().spread, *map(_as_array, (gradient, places, result)))
+        load_kernels().spread(*map(_as_array, (gradient, places, result)))
         return result
-
-
-@cache
-def _get_workers(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
 
 
 def _as_array(tensor: torch.Tensor) -> np.ndarray:
@@ -125,15 +119,10 @@ def _as_array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.view(INTEGERS.get(tensor.dtype, tensor.dtype)).permute(0, 2, 3, 1).numpy()
 
 
-def _run(kernel, *arguments) -> None:
-    """Call a kernel, its arrays shared out along their first axis among torch's number of threads."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return kernel(*arguments)
-    size = len(arguments[0])
-    parts = [slice(i * size // threads, (i + 1) * size // threads) for i in range(threads)]
-    cut = [[a[part] if isinstance(a, np.ndarray) else a for a in arguments] for part in parts]
-    list(_get_workers(threads).map(lambda arguments: kernel(*arguments), cut))
+def _find_kernels() -> SimpleNamespace | None:
+    """The kernels, where they are faster. They use one thread, which torch's own take four or five to keep up with;
+    and to share them out among threads of ours would set these against torch's, which wait by spinning."""
+    return load_kernels() if torch.get_num_threads() <= 4 else None
 
 
 @cache
@@ -148,7 +137,7 @@ def load_kernels() -> SimpleNamespace | None:
     except ImportError:
         return None
 
-    @njit(nogil=True, cache=True)
+    @njit(cache=True)
     def pool(inputs, pooled, places):
         number = inputs.dtype.type  # a plain 0 would make everything 64 bits wide
         bits = 8 * inputs.itemsize - 1
@@ -173,7 +162,7 @@ def load_kernels() -> SimpleNamespace | None:
                         largest[k] = best ^ ((best >> bits) & ones)
                         place[k] = at
 
-    @njit(nogil=True, cache=True)
+    @njit(cache=True)
     def spread(gradient, places, result):
         for n in range(gradient.shape[0]):
             for i in range(gradient.shape[1]):
@@ -184,7 +173,7 @@ def load_kernels() -> SimpleNamespace | None:
                         for k in range(len(source)):
                             target[k] = source[k] & -(place[k] == at)
 
-    @njit(nogil=True, cache=True)
+    @njit(cache=True)
     def keep(draws, mask, threshold, scale):
         nothing = mask.dtype.type(0)
         for k in range(len(draws)):

@@ -11,10 +11,11 @@ from fer_lib import layers
 LAST = torch.channels_last
 
 
-@pytest.fixture(params=[1, 3], ids=["one thread", "three threads"], autouse=True)
+@pytest.fixture(params=[1, 5], ids=["few threads", "many threads"], autouse=True)
 def threads(request):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
+    assert (layers._find_kernels() is None) == (request.param == 5)
     yield request.param
     torch.set_num_threads(before)
 
