@@ -56,7 +56,7 @@ rule notebook:
     retries: 2  # kernels that start at once can race for a port
     shell:
         "echo 'executing {input[0]}' && "
-        "papermill {input[0]} {output} --no-progress-bar -y {params.quick:q} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} papermill {input[0]} {output} --no-progress-bar -y {params.quick:q} > {log} 2>&1"
 
 
 rule run:

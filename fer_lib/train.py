@@ -208,6 +208,8 @@ def measure_first_gradients(
     """What the histories of an experiment begin from: gradient_norm/<name> of each layer of weights, before
     any training, on one batch of so many random training images, in full precision. A row a seed."""
     hardware, rows = replace(choose_hardware(), precision=torch.float32), {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums of another order would differ in the third digit
     for seed in seeds:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -219,6 +221,7 @@ def measure_first_gradients(
             optimizer = torch.optim.Adam(model.parameters())
             bar = tqdm(disable=True)
             rows[seed] = train_one_epoch(model, optimizer, batch, labels, one_batch, hardware, generator, bar)
+    torch.set_num_threads(threads)
     return pd.DataFrame.from_dict(rows, orient="index").filter(like="gradient_norm/")
 
 

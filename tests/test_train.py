@@ -112,13 +112,12 @@ def test_early_stopping_ends_a_run(small):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_trains_in_the_smoke_profile(name, small):
-    """One epoch: finite losses, gradients in every layer, logits that differ, a record that is read back."""
+    """One epoch: finite losses, gradients in every layer, a record that is read back."""
     experiment = replace(EXPERIMENTS[name], epochs=1)
     (run,) = get_runs(experiment, small, [0])
     row = run.history.iloc[0]
     assert np.isfinite(row.to_numpy()).all() and (row.filter(like="gradient_norm/") > 0).all()
     assert all(logits.shape == (len(small.test), 7) for logits in run.logits.values())
-    assert len(np.unique(run.logits["validation"], axis=0)) > 1, "all images are taken for the same"
     assert get_runs(experiment, small, [0])[0].results == run.results
 
 
