@@ -1,4 +1,4 @@
-"""Convolution, max pooling and dropout as in torch.nn, faster on a CPU: on one thread, by half of a training step.
+"""Convolution, max pooling and dropout as in torch.nn, faster on a CPU of few threads.
 
 On other devices they are torch's own. Pooling gives the same numbers to the bit; the others do not.
 """
@@ -18,7 +18,7 @@ class Conv2d(nn.Conv2d):
     """3x3 convolution with padding 1: float (N, inputs, H, W) to (N, outputs, H, W).
 
     In bfloat16 and on maps of at most 6x6, the gradient of the weights is taken as one product of matrices,
-    which oneDNN takes up to twice (6x6, 128 to 256 filters) or seven times as long for (3x3, 256 to 256).
+    for which oneDNN takes longer, the smaller the map the more.
     """
 
     def __init__(self, inputs: int, outputs: int):
