@@ -37,7 +37,7 @@ bench: .venv/ready
 
 test: .venv/ready
 	@ruff check -q . && ruff format -q --check .
-	@python -m pytest
+	@OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadgroup
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -16,6 +16,11 @@ REAL = Path(os.environ.get("FER_DATA", ""))
 needs_fer2013 = pytest.mark.skipif(not REAL.is_file(), reason="needs FER2013: set FER_DATA to its file")
 
 
+def pytest_collection_modifyitems(items):
+    """The site first: it takes longest, and another worker can do the rest beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory, monkeypatch):
     """Keep every test's records, caches and W&B runs out of the project's."""
