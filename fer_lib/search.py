@@ -65,7 +65,9 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
     path = trials_folder(family, dataset.name) / f"{name_trial(trial)}.json"
     experiment = configure_trial(family, trial)
     if path.exists():
-        return json.loads(path.read_text())
+        result = json.loads(path.read_text())
+        if result["data"]["fingerprint"] == dataset.fingerprint and experiment.matches(result["config"]):
+            return result
     with record.claim(path) as work, mirror_run(experiment, dataset, SEED, wandb_mode) as mirror:
         fitted = fit(experiment, dataset, SEED, work, mirror)
         best = fitted.history[find_best(fitted.history) - 1]
@@ -78,7 +80,9 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
             "epochs": len(fitted.history),
             "environment": fitted.environment,
         }
-        path.write_text(json.dumps(result, indent=2) + "\n")
+        fresh = work / "trial.json"
+        fresh.write_text(json.dumps(result, indent=2) + "\n")
+        fresh.replace(path)  # whole or not at all
     return result
 
 

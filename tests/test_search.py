@@ -39,10 +39,13 @@ def test_a_trial_is_recorded_read_back_and_never_touches_the_test_split(small, m
     assert result["config"]["options"] == {"kernels": [8, 16], "drop_threshold": 0.25}
     (path,) = search.trials_folder("b1_two_layer", "small").iterdir()
     assert path.name == "learning_rate=0.003,drop_threshold=0.25,kernels=8-16,epochs=1.json"
-    monkeypatch.setattr(search, "fit", None)
-    assert search.run_trial("b1_two_layer", TRIAL, blind) == json.loads(path.read_text()) == result
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "fit", None)
+        assert search.run_trial("b1_two_layer", TRIAL, blind) == json.loads(path.read_text()) == result
     table = search.read_trials("b1_two_layer", "small")
     assert table.loc[0, "kernels"] == "8-16" and table.loc[0, "validation_accuracy"] == result["validation_accuracy"]
+    path.write_text(json.dumps(result | {"config": result["config"] | {"batch_size": 1}, "epochs": 99}))
+    assert search.run_trial("b1_two_layer", TRIAL, blind)["epochs"] == 1, "a trial of other settings was read back"
 
 
 def test_the_command_of_a_sweep_runs_a_trial(capsys):
