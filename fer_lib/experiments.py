@@ -1,4 +1,5 @@
-"""One frozen entry for every row of the two reports: a model, a treatment of the data, hyperparameters."""
+"""One frozen entry for every row of the two reports, of the test of their dispute and of the way to the strong
+model: a model, a treatment of the data, hyperparameters."""
 
 import hashlib
 import json
@@ -9,13 +10,15 @@ from torch import nn
 from fer_lib.augment import Augmentation
 from fer_lib.models import MODELS
 from fer_lib.preprocess import EVEN
+from fer_lib.recipe import VIEWS, Recipe
 
 
 @dataclass(frozen=True)
 class Experiment:
     """What a run is made of, save for its seed and its data.
 
-    name: the step of the report first; report: "A" or "B"; step: as in the report;
+    name: the step first; report: "A", "B", "D" for the dispute over flips, "S" for the strong model;
+    step: as in the report;
     title: a few words for tables and figures; reported: the report's accuracy in training and
     on validation, 0-1, where it gives them; model: a name in `MODELS`;
     options: what the model is built with, as pairs of name and value;
@@ -23,7 +26,8 @@ class Experiment:
     or, with upsampling, to so many times that size;
     augmentation: of the training images, drawn anew whenever one is seen;
     epochs: at most; patience: stop after so many epochs without a better validation
-    accuracy; batch_size: images; learning_rate: of Adam (Kingma and Ba 2015).
+    accuracy; batch_size: images; learning_rate: of the optimizer, at its highest; recipe: how the weights are
+    found with it; views: further views of each image, in `recipe.VIEWS`, under which the trained network is judged too.
 
     Raises ValueError, naming the field, for a value that cannot be trained with.
     """
@@ -43,6 +47,8 @@ class Experiment:
     patience: int = 5
     batch_size: int = 64
     learning_rate: float = 1e-3
+    recipe: Recipe = Recipe()
+    views: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.model not in MODELS:
@@ -53,6 +59,10 @@ class Experiment:
                 raise ValueError(f"{field}: {value!r}, expected a whole number of at least {least}")
         if not isinstance(self.learning_rate, (int, float)) or not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate: {self.learning_rate!r}, expected a number above 0")
+        if self.augmentation.changes_light and not self.scale:
+            raise ValueError("scale: shift, light and erasing are of pixels scaled to 0-1")
+        if unknown := set(self.views) - set(VIEWS):
+            raise ValueError(f"views: no {', '.join(sorted(unknown))}; there are {', '.join(VIEWS)}")
 
     def build_model(self) -> nn.Module:
         """The network, with fresh weights from the default generator."""
@@ -68,21 +78,32 @@ class Experiment:
     @property
     def digest(self) -> str:
         """Eight hex digits that differ where `config` differs; a new field at its default leaves them as they were."""
-        defaults = self._defaults()
-        chosen = {key: value for key, value in self.config.items() if value != defaults[key]}
+        chosen = _list_changes(self.config, self._defaults())
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
 
     def matches(self, config: dict) -> bool:
         """Whether a recorded config is this one. A field that did not exist when the record was
         written counts as its default, which must therefore mean "as before"."""
-        defaults = self._defaults()
-        augmentation = defaults["augmentation"] | config.get("augmentation", {})
-        return defaults | config | {"augmentation": augmentation} == self.config
+        return _fill(config, self._defaults()) == self.config
 
     def _defaults(self) -> dict:
         return Experiment(self.name, self.report, self.step, self.title, self.reported, self.model).config | {
             "model": ""
         }
+
+
+def _list_changes(config: dict, defaults: dict) -> dict:
+    """What of a config is not at its default, in the groups too."""
+    changes = {key: value for key, value in config.items() if value != defaults.get(key)}
+    return {
+        key: _list_changes(value, defaults[key]) if isinstance(value, dict) else value for key, value in changes.items()
+    }
+
+
+def _fill(config: dict, defaults: dict) -> dict:
+    """A config with the defaults for what it lacks, in the groups too."""
+    groups = {key: _fill(config.get(key, {}), value) for key, value in defaults.items() if isinstance(value, dict)}
+    return defaults | config | groups
 
 
 DROPOUT = (("conv_dropout", 0.25), ("head_dropout", 0.5))  # customary; report A gives no rates
@@ -108,7 +129,57 @@ def _report_b(name, step, title, model, *options, learning_rate=1e-3, drop_thres
     return Experiment(name, "B", step, title, None, model, options, augmentation=REPORT_B, learning_rate=learning_rate)
 
 
-EXPERIMENTS = {
+TREATMENTS = {
+    "plain": Augmentation(),
+    "flip": Augmentation(flip=0.5),
+    "rotation": Augmentation(rotation=10),
+    "crop": Augmentation(crop_padding=4),
+    "shift": Augmentation(shift=10),
+    "all": REPORT_B,
+}
+"""The treatments of the images that the reports disagree on: report B's one by one and together, report A's shift."""
+
+
+def _dispute(step: str, basis: Experiment) -> list[Experiment]:
+    """One architecture with every treatment, and balanced, alone and with all of report B's; what is the basis
+    itself is left out."""
+    variants = []
+    for balance, treatment in [(False, name) for name in TREATMENTS] + [(True, "plain"), (True, "all")]:
+        words = {"plain": "untreated", "all": "flip, rotation, crop"}.get(treatment, treatment)
+        variant = replace(
+            basis,
+            name=f"{step}{len(variants) + 1}_{'balanced_' * balance}{treatment}",
+            report="D",
+            step=f"{step.upper()}{len(variants) + 1}",
+            title=f"{basis.step}, {'balanced, ' * balance}{words}",
+            reported=None,
+            balance=balance,
+            augmentation=TREATMENTS[treatment],
+        )
+        if variant.config != basis.config:
+            variants.append(variant)
+    return variants
+
+
+def _ladder(*steps: tuple[str, str, dict]) -> list[Experiment]:
+    """The way to the strong model: each step has all the changes before it, and its own."""
+    options, augmentation, recipe, fields, experiments = {}, asdict(REPORT_B), {}, {}, []
+    for number, (name, title, own) in enumerate(steps, start=1):
+        own = dict(own)
+        options |= own.pop("options", {})
+        augmentation |= own.pop("augmentation", {})
+        recipe |= own.pop("recipe", {})
+        fields |= own
+        experiments.append(
+            Experiment(
+                f"s{number}_{name}", "S", f"S{number}", title, None, "StrongCNN", tuple(options.items()),
+                augmentation=Augmentation(**augmentation), recipe=Recipe(**recipe), **fields,
+            )
+        )  # fmt: skip
+    return experiments
+
+
+_REPORTS = {
     experiment.name: experiment
     for experiment in (
         _report_a("a1_baseline", "A1", "Baseline", (0.77, 0.51), "BaselineModel", balance=False),
@@ -136,7 +207,30 @@ EXPERIMENTS = {
         _report_b("b5_attention", "B5", "Five layers, attention", "AttentionCNN", *FIVE),
     )
 }
-"""Every experiment by name, in the order of the reports."""
+
+EXPERIMENTS = _REPORTS | {
+    experiment.name: experiment
+    for experiment in (
+        *_dispute("da", _REPORTS["a5_deeper_head"]),
+        *_dispute("db", _REPORTS["b3_three_layer_resnet"]),
+        *_ladder(
+            ("deeper", "Deeper residual network", dict(batch_size=128, learning_rate=2e-3)),
+            ("one_cycle", "One cycle of 60 epochs", dict(recipe=dict(schedule="one_cycle"), epochs=60, patience=60)),
+            ("weight_decay", "Weight decay", dict(recipe=dict(weight_decay=0.05))),
+            ("label_smoothing", "Label smoothing", dict(recipe=dict(label_smoothing=0.1))),
+            ("averaging", "Moving average", dict(recipe=dict(averaging=0.999))),
+            ("zoom", "Zoom", dict(augmentation=dict(zoom=0.2))),
+            ("light", "Light", dict(augmentation=dict(light=0.3))),
+            ("erasing", "Random erasing", dict(augmentation=dict(erasing=0.5))),
+            ("mixup", "Mixup", dict(recipe=dict(mixup=0.2))),
+            ("squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
+            ("stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
+            ("small_first", "Small images first", dict(recipe=dict(small_share=0.5))),
+            ("longer", "200 epochs", dict(epochs=200, patience=200, views=("flip", "ten_crops"))),
+        ),
+    )
+}
+"""Every experiment by name: the reports' in their order, the dispute's, the way to the strong model."""
 
 
 def find_experiment(name: str, **changes) -> Experiment:

@@ -1,4 +1,4 @@
-"""The architectures of both reports, named as there.
+"""The architectures of both reports, named as there, and the strong model.
 
 Each maps images, float (N, 1, 48, 48) in 0-1, to logits, float (N, 7).
 """
@@ -6,6 +6,7 @@ Each maps images, float (N, 1, 48, 48) in 0-1, to logits, float (N, 7).
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import SqueezeExcitation, StochasticDepth
 
 from fer_lib.data import EMOTIONS, SIDE
 from fer_lib.layers import Conv2d, Dropout, MaxPool2d
@@ -82,9 +83,14 @@ class GigaModel(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, whose result is added to their input: (N, C, H, W) to the same shape."""
+    """Two 3x3 convolutions with batch norm, whose result is added to their input: (N, C, H, W) to the same shape.
 
-    def __init__(self, filters: int, skip: bool = True):
+    skip: whether the input is added; squeeze_excitation: the result's channels are weighted by what is
+    in them (Hu et al. 2018, doi:10.1109/CVPR.2018.00745); skip_rate: probability, 0-1, of leaving the
+    result out for an image in training (stochastic depth, Huang et al. 2016, arXiv:1603.09382).
+    """
+
+    def __init__(self, filters: int, skip: bool = True, squeeze_excitation: bool = False, skip_rate: float = 0.0):
         super().__init__()
         self.skip = skip
         self.layers = nn.Sequential(
@@ -93,6 +99,8 @@ class ResidualBlock(nn.Module):
             nn.ReLU(),
             Conv2d(filters, filters),
             nn.BatchNorm2d(filters),
+            *([SqueezeExcitation(filters, filters // 8)] if squeeze_excitation else []),
+            *([StochasticDepth(skip_rate, "row")] if skip_rate else []),
         )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -179,6 +187,35 @@ class AttentionCNN(nn.Module):
         return weights.mean(1).unflatten(1, (side, side))
 
 
+class StrongCNN(nn.Sequential):
+    """The strong model: stages of a convolution with pooling and residual blocks (He et al. 2016), each at half
+    the former's resolution, then the mean over the places (Lin et al. 2014, arXiv:1312.4400), dropout and the logits.
+
+    widths: filters of each stage; blocks: residual blocks in each; squeeze_excitation, skip_rate: of
+    `ResidualBlock`, the rate rising from the first block's, near 0, to the last one's; dropout:
+    probability, 0-1, of zeroing a mean. Images may be of any size that the poolings leave something of.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (64, 128, 256),
+        blocks: tuple[int, ...] = (2, 2, 2),
+        squeeze_excitation: bool = False,
+        skip_rate: float = 0.0,
+        dropout: float = 0.0,
+    ):
+        layers, inputs, count = [], 1, 0
+        for outputs, number in zip(widths, blocks, strict=True):
+            layers += _conv_pool_norm_relu(inputs, outputs)
+            for _ in range(number):
+                count += 1
+                layers.append(ResidualBlock(outputs, True, squeeze_excitation, skip_rate * count / sum(blocks)))
+            inputs = outputs
+        super().__init__(
+            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *_dropout(dropout), nn.Linear(inputs, len(EMOTIONS))
+        )
+
+
 POOLINGS = 3  # more would leave report B's deeper networks a map of a single place
 
 
@@ -220,7 +257,8 @@ def _conv_pool_relu(inputs: int, filters: int) -> list[nn.Module]:
 
 
 MODELS = {
-    model.__name__: model for model in (BaselineModel, ImprovedModel, GigaModel, LayeredCNN, LSTMCNN, AttentionCNN)
+    model.__name__: model
+    for model in (BaselineModel, ImprovedModel, GigaModel, LayeredCNN, LSTMCNN, AttentionCNN, StrongCNN)
 }
 """Every architecture by the name that an experiment gives it."""
 

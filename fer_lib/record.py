@@ -1,9 +1,9 @@
 """The record of a run on disk: what the report is made from.
 
 reports/runs/<experiment>/<data>-seed<k>/ holds run.json (config, data, results, environment),
-history.csv (a row an epoch) and predictions.npz (the logits). A run whose config is not the
-published one of its experiment goes beside it, under a name that ends in the config's digest,
-so that trying another learning rate never touches a published record.
+history.csv (a row an epoch), predictions.npz (the logits) and weights.safetensors (the network).
+A run whose config is not the published one of its experiment goes beside it, under a name that
+ends in the config's digest, so that trying another learning rate never touches a published record.
 """
 
 import contextlib
@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save
 
 from fer_lib.data import PROJECT, Dataset
 from fer_lib.evaluate import Verdict
@@ -43,7 +45,8 @@ class Run:
 
     @cached_property
     def logits(self) -> dict[str, np.ndarray]:
-        """{"validation": ..., "test": ...}: float16 (N, 7), in the file's row order, at the best epoch."""
+        """{"validation": ..., "test": ...}: float16 (N, 7), in the file's row order, at the best epoch;
+        "validation_flip" and so on, where the experiment has further views."""
         with np.load(self.folder / "predictions.npz") as arrays:
             return {name.removesuffix("_logits"): arrays[name] for name in arrays.files}
 
@@ -95,8 +98,11 @@ def write_run(
     environment: dict,
     history: list[dict],
     logits: dict[str, np.ndarray],
+    weights: dict[str, torch.Tensor],
 ) -> Run:
-    """Write a finished run, in place of an older record of the same run, whole or not at all."""
+    """Write a finished run, in place of an older record of the same run, whole or not at all.
+
+    weights: the network's state, of which whatever has more than one axis is kept in half precision."""
     folder = find_folder(experiment, dataset.name, seed)
     fresh = work_folder(folder) / "record"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -113,9 +119,27 @@ def write_run(
     pd.DataFrame(history).round(6).to_csv(fresh / "history.csv", index=False, lineterminator="\n")
     halves = {f"{split}_logits": array.astype(np.float16) for split, array in logits.items()}
     np.savez_compressed(fresh / "predictions.npz", **halves)
+    small = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in weights.items()}
+    packed = save({name: tensor.cpu().contiguous() for name, tensor in small.items()})
+    (fresh / "weights.safetensors").write_bytes(packed)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
     return _open_run(folder, experiment, record)
+
+
+def load_model(run: Run) -> torch.nn.Module:
+    """The network of a run at its best epoch, on the CPU, in evaluation.
+
+    Raises FileNotFoundError for a run of which the weights are not kept, which most are not in the repository."""
+    path = run.folder / "weights.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path.parent} has no weights.safetensors; "
+            f"python -m fer_lib.train {run.experiment.name} --seed {run.seed} --retrain makes them"
+        )
+    model = run.experiment.build_model()
+    model.load_state_dict(load_file(path))
+    return model.eval()
 
 
 def write_verdicts(experiment: str, verdicts: list[Verdict], runs: list[Run]) -> Path | None:

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from fer_lib import __version__, record
@@ -31,6 +32,7 @@ from fer_lib.evaluate import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment
 from fer_lib.models import count_parameters
 from fer_lib.preprocess import balance_classes, scale_pixels
+from fer_lib.recipe import average_weights, make_optimizer, make_views, mix_images, set_learning_rate, shrink_images
 from fer_lib.track import Mirror, mirror_run
 
 INFERENCE_BATCH = 64  # on a CPU, small enough that the activations stay in its cache
@@ -93,11 +95,12 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
     """Train one run to its end, from its checkpoint if one was left, and record it.
 
     The epoch with the best validation accuracy counts, the first of equals; the test split is
-    read once, with the weights of that epoch. Results: best_epoch, epochs, parameters;
+    read once, with the weights of that epoch. The record holds these weights. Results: best_epoch, epochs, parameters;
     at the best epoch train_accuracy (as met in training: augmented, balanced, dropout on),
     train_accuracy_clean (afterwards, on the untouched training split), validation_accuracy,
     validation_loss, validation_macro_f1, test_accuracy, test_macro_f1; at the last epoch
-    last_train_accuracy, last_train_accuracy_clean, last_validation_accuracy. All 0-1.
+    last_train_accuracy, last_train_accuracy_clean, last_validation_accuracy; for each of the
+    experiment's views validation_accuracy_<view> and test_accuracy_<view>. All 0-1.
 
     Every draw comes from the seed and the epoch's number, so an interrupted run ends with
     the numbers of one that was not: to the bit, on the same machine with as many threads.
@@ -108,7 +111,37 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
         fitted = fit(experiment, dataset, seed, work, mirror)
         results, logits = summarise_run(fitted, dataset, experiment)
         mirror.log_results(results, test.labels, logits["test"])
-        return record.write_run(experiment, dataset, seed, results, fitted.environment, fitted.history, logits)
+        return record.write_run(
+            experiment, dataset, seed, results, fitted.environment, fitted.history, logits, fitted.best
+        )
+
+
+@dataclass
+class Learner:
+    """What training changes: a model, its optimizer, and the moving average of its weights, if the recipe has one."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and kept."""
+        return self.model if self.average is None else self.average.module
+
+    def state_dict(self) -> dict:
+        return {name: part.state_dict() for name, part in vars(self).items() if part is not None}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, part in state.items():
+            getattr(self, name).load_state_dict(part)
+
+
+def make_learner(experiment: Experiment, hardware: Hardware) -> Learner:
+    """A fresh one, its weights from the default generator."""
+    model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
+    optimizer = make_optimizer(model, experiment.learning_rate, experiment.recipe)
+    return Learner(model, optimizer, average_weights(model, experiment.recipe))
 
 
 @dataclass(frozen=True)
@@ -130,64 +163,74 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
     images, labels = hardware.put(split.images), torch.from_numpy(split.labels).to(hardware.device)
     with torch.random.fork_rng():  # leave the caller's random numbers alone
         torch.manual_seed(seed)
-        model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
-        optimizer = torch.optim.Adam(model.parameters(), experiment.learning_rate, fused=True)
+        learner = make_learner(experiment, hardware)
         checkpoint = work / "checkpoint.pt"
-        history, best = load_checkpoint(checkpoint, experiment, dataset, model, optimizer)
+        history, best = load_checkpoint(checkpoint, experiment, dataset, learner)
         for row in history:
             mirror.log_epoch(row)
         with make_progress_bar(experiment, dataset, seed, len(history), len(labels)) as bar:
             while not is_finished(history, experiment):
                 start = time.perf_counter()
                 epoch = len(history) + 1
-                generator = seed_epoch(seed, epoch, hardware.device)
-                measured = train_one_epoch(model, optimizer, images, labels, experiment, hardware, generator, bar)
-                logits = predict_logits(model, validation, experiment, hardware)
+                measured = train_one_epoch(learner, images, labels, experiment, hardware, seed, epoch, bar)
+                logits = predict_logits(learner.judged, validation, experiment, hardware)
                 row = {
                     "epoch": epoch,
                     **measured,
                     "validation_loss": calc_loss(logits, validation.labels),
                     "validation_accuracy": calc_accuracy(logits, validation.labels),
-                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "learning_rate": learner.optimizer.param_groups[0]["lr"],
                     "seconds": time.perf_counter() - start,
                 }
                 history.append(row)
                 if find_best(history) == epoch:
-                    best = copy.deepcopy(model.state_dict())
-                save_checkpoint(checkpoint, experiment, dataset, model, optimizer, history, best)
+                    best = copy.deepcopy(learner.judged.state_dict())
+                save_checkpoint(checkpoint, experiment, dataset, learner, history, best)
                 mirror.log_epoch(row)
-    return Fitted(model, best, history, describe_environment(hardware, history, len(split)))
+    return Fitted(learner.judged, best, history, describe_environment(hardware, history, len(split)))
 
 
 def train_one_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
     images: torch.Tensor,
     labels: torch.Tensor,
     experiment: Experiment,
     hardware: Hardware,
-    generator: torch.Generator,
+    seed: int,
+    epoch: int,
     bar: tqdm,
 ) -> dict[str, float]:
     """See each image once, in random order; return what was met on the way: train_loss, train_accuracy,
     and for each layer of weights gradient_norm/<name>, the Euclidean norm, in the mean over the batches.
 
     images: uint8 (N, 1, 48, 48) and labels: int64 (N,), both on the device."""
-    model.train()
+    model, optimizer, recipe = learner.model.train(), learner.optimizer, experiment.recipe
+    generator = seed_epoch(seed, epoch, hardware.device)
     weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}
     total_loss, correct = (torch.zeros((), device=hardware.device) for _ in range(2))
     norms = torch.zeros(len(weights), device=hardware.device)
     order = torch.randperm(len(labels), generator=generator, device=hardware.device)
     batches = [batch for batch in order.split(experiment.batch_size) if len(batch) > 1]  # batch norm needs two
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        progress = (epoch - 1 + number / len(batches)) / experiment.epochs
+        set_learning_rate(optimizer, experiment.learning_rate, recipe, progress)
         inputs = augment_batch(make_inputs(images[batch], experiment, hardware), experiment.augmentation, generator)
+        if progress < recipe.small_share:
+            inputs = shrink_images(inputs)
         targets = labels[batch]
+        if recipe.mixup:
+            inputs, others, share = mix_images(inputs, recipe.mixup)
         with hardware.autocast():
             logits = model(inputs)
-        loss = F.cross_entropy(logits.float(), targets)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+        if recipe.mixup:
+            other_loss = F.cross_entropy(logits.float(), targets[others], label_smoothing=recipe.label_smoothing)
+            loss = torch.lerp(other_loss, loss, share)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if learner.average is not None:
+            learner.average.update_parameters(model)
         with torch.no_grad():
             total_loss += loss * len(batch)
             correct += (logits.argmax(1) == targets).sum()
@@ -213,24 +256,29 @@ def measure_first_gradients(
     for seed in seeds:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
+            learner = make_learner(experiment, hardware)
             chosen = np.random.default_rng(seed).permutation(len(dataset.train))[:images]
             batch = hardware.put(dataset.train.images[chosen])
             labels = torch.from_numpy(dataset.train.labels[chosen]).to(hardware.device)
-            one_batch, generator = replace(experiment, batch_size=images), seed_epoch(seed, 0, hardware.device)
-            optimizer = torch.optim.Adam(model.parameters())
-            bar = tqdm(disable=True)
-            rows[seed] = train_one_epoch(model, optimizer, batch, labels, one_batch, hardware, generator, bar)
+            one_batch = replace(experiment, batch_size=images)
+            rows[seed] = train_one_epoch(learner, batch, labels, one_batch, hardware, seed, 0, tqdm(disable=True))
     torch.set_num_threads(threads)
     return pd.DataFrame.from_dict(rows, orient="index").filter(like="gradient_norm/")
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, split: Split, experiment: Experiment, hardware: Hardware) -> np.ndarray:
-    """Logits of a split in its order, float32 (N, 7): in full precision, whatever the training's."""
+def predict_logits(
+    model: nn.Module, split: Split, experiment: Experiment, hardware: Hardware, view: str = "plain"
+) -> np.ndarray:
+    """Logits of a split in its order, float32 (N, 7): in full precision, whatever the training's.
+
+    view: of `recipe.make_views`; of several images, the logarithm of the mean of their probabilities."""
     model.eval()
-    batches = hardware.put(split.images).split(INFERENCE_BATCH)
-    return torch.cat([model(make_inputs(batch, experiment, hardware)) for batch in batches]).cpu().numpy()
+    logits = []
+    for batch in hardware.put(split.images).split(INFERENCE_BATCH):
+        shown = [model(one) for one in make_views(make_inputs(batch, experiment, hardware), view)]
+        logits.append(shown[0] if len(shown) == 1 else torch.stack(shown).softmax(-1).mean(0).log())
+    return torch.cat(logits).cpu().numpy()
 
 
 def make_inputs(images: torch.Tensor, experiment: Experiment, hardware: Hardware) -> torch.Tensor:
@@ -269,16 +317,14 @@ def save_checkpoint(
     path: Path,
     experiment: Experiment,
     dataset: Dataset,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
     history: list[dict],
     best: dict,
 ) -> None:
     """Write all that the next epoch needs; a kill at any moment leaves the old file or the new one."""
     state = {
         "identity": [experiment.digest, dataset.fingerprint],
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "learner": learner.state_dict(),
         "history": history,
         "best": best,
     }
@@ -290,22 +336,19 @@ def save_checkpoint(
     partial.replace(path)
 
 
-def load_checkpoint(
-    path: Path, experiment: Experiment, dataset: Dataset, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[list[dict], dict]:
-    """Restore model and optimizer from a checkpoint of this run, if there is one; return its
+def load_checkpoint(path: Path, experiment: Experiment, dataset: Dataset, learner: Learner) -> tuple[list[dict], dict]:
+    """Restore the learner from a checkpoint of this run, if there is one; return its
     history and the best epoch's weights. One of another config or data is left unused."""
     if not path.exists():
         return [], {}
-    device = next(model.parameters()).device
+    device = next(learner.model.parameters()).device
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise RuntimeError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
     if state["identity"] != [experiment.digest, dataset.fingerprint]:
         return [], {}
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    learner.load_state_dict(state["learner"])
     return state["history"], state["best"]
 
 
@@ -317,9 +360,8 @@ def summarise_run(fitted: Fitted, dataset: Dataset, experiment: Experiment) -> t
     clean = last_clean
     if find_best(history) != len(history):
         clean = calc_accuracy(predict_logits(model, dataset.train, experiment, hardware), dataset.train.labels)
-    logits = {
-        split.name: predict_logits(model, split, experiment, hardware) for split in (dataset.validation, dataset.test)
-    }
+    splits = (dataset.validation, dataset.test)
+    logits = {split.name: predict_logits(model, split, experiment, hardware) for split in splits}
     labels = {"validation": dataset.validation.labels, "test": dataset.test.labels}
     row, last = history[find_best(history) - 1], history[-1]
     results = {
@@ -337,6 +379,11 @@ def summarise_run(fitted: Fitted, dataset: Dataset, experiment: Experiment) -> t
         "last_train_accuracy_clean": last_clean,
         "last_validation_accuracy": last["validation_accuracy"],
     }
+    for view in experiment.views:
+        for split in splits:
+            seen = predict_logits(model, split, experiment, hardware, view)
+            logits[f"{split.name}_{view}"] = seen
+            results[f"{split.name}_accuracy_{view}"] = calc_accuracy(seen, split.labels)
     return {key: round(value, 6) for key, value in results.items()}, logits
 
 

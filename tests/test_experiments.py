@@ -59,6 +59,8 @@ def test_along_report_a_one_thing_changes_at_a_time(before, after, changed):
         {"learning_rate": 0},
         {"learning_rate": "fast"},
         {"learning_rate": float("nan")},
+        {"views": ("upside_down",)},
+        {"scale": False, "augmentation": Augmentation(shift=10)},
     ],
 )
 def test_a_value_that_cannot_be_trained_with_is_refused_by_name(wrong):
@@ -82,6 +84,38 @@ def test_a_recorded_config_matches_itself_only_and_survives_new_fields():
     older["augmentation"] = {"flip": 0.0}
     assert a1.matches(older)
     assert not EXPERIMENTS["a1b_baseline_balanced"].matches(older)
+    strong = EXPERIMENTS["s9_mixup"]
+    older = strong.config | {"recipe": {k: v for k, v in strong.config["recipe"].items() if k != "small_share"}}
+    assert strong.matches(older) and not EXPERIMENTS["s12_small_first"].matches(older)
+
+
+@pytest.mark.parametrize("basis", ["a5_deeper_head", "b3_three_layer_resnet"])
+def test_in_the_dispute_only_the_treatment_changes_and_every_one_is_there(basis):
+    basis = EXPERIMENTS[basis]
+    family = [basis, *(e for e in EXPERIMENTS.values() if e.report == "D" and e.title.startswith(basis.step))]
+    for experiment in family[1:]:
+        changed = {key for key, value in experiment.config.items() if value != basis.config[key]}
+        assert changed and changed <= {"balance", "augmentation"}
+    treatments = {(e.balance, e.augmentation) for e in family}
+    everything = Augmentation(flip=0.5, rotation=10, crop_padding=4)
+    single = [Augmentation(), Augmentation(0.5), Augmentation(0, 10), Augmentation(0, 0, 4), Augmentation(shift=10)]
+    unbalanced = {(False, augmentation) for augmentation in (*single, everything)}
+    assert treatments == unbalanced | {(True, Augmentation()), (True, everything)} and len(family) == 8
+
+
+def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
+    ladder = [experiment for experiment in EXPERIMENTS.values() if experiment.report == "S"]
+    for before, after in zip(ladder, ladder[1:]):
+        changes = []
+        for key, value in after.config.items():
+            old = before.config[key]
+            changes += (
+                [f"{key}.{name}" for name in value | old if value.get(name) != old.get(name)]
+                if isinstance(value, dict)
+                else [key] * (value != old)
+            )
+        lengths = {"epochs", "patience", "views"}  # a cycle has its length, and the last step has the views
+        assert len(set(changes) - lengths) == 1 or set(changes) == lengths, (after.name, changes)
 
 
 @needs_fer2013

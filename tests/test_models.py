@@ -29,6 +29,14 @@ PARAMETERS = {
     # for 128 inputs and 128 states and two biases; 128 -> 7
     "LSTMCNN": FIVE_LAYERS + 4 * 128 * (128 + 128 + 2) + 903,
     # 36 places; three projections and one back, with biases; layer norm; 128 -> 7
+    # a convolution a stage with batch norm; two blocks of two, with batch norms; 256 -> 7
+    "StrongCNN": 640
+    + 73_856
+    + 295_168
+    + 2 * (64 + 128 + 256)
+    + sum(2 * (2 * (9 * c * c + c) + 4 * c) for c in (64, 128, 256))
+    + 256 * 7
+    + 7,
     "AttentionCNN": FIVE_LAYERS + 36 * 128 + 4 * (128 * 128 + 128) + 2 * 128 + 903,
 }
 

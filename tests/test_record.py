@@ -3,20 +3,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fer_lib import record
 from fer_lib.evaluate import Estimate, Verdict
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.train import train_run
 
 A1 = EXPERIMENTS["a1_baseline"]
 
 
 def write(experiment, dataset, seed=0, accuracy=0.5):
     logits = {name: np.full((len(dataset.splits[name]), 7), 0.25, np.float32) for name in ("validation", "test")}
+    weights = experiment.build_model().state_dict()
     history = [{"epoch": 1, "validation_accuracy": accuracy, "seconds": 1.0}]
     with record.claim(record.find_folder(experiment, dataset.name, seed)):
         return record.write_run(
-            experiment, dataset, seed, {"test_accuracy": accuracy}, {"seconds": 1.0}, history, logits
+            experiment, dataset, seed, {"test_accuracy": accuracy}, {"seconds": 1.0}, history, logits, weights
         )
 
 
@@ -26,8 +29,22 @@ def test_a_record_holds_what_was_written(small):
     assert read.folder == written.folder == record.runs_folder() / "a1_baseline" / "small-seed3"
     assert read.results == {"test_accuracy": 0.5} and read.seed == 3 and read.data == "small"
     assert read.logits["test"].dtype == np.float16 and (read.logits["test"] == 0.25).all()
-    assert sorted(path.name for path in read.folder.iterdir()) == ["history.csv", "predictions.npz", "run.json"]
+    files = ["history.csv", "predictions.npz", "run.json", "weights.safetensors"]
+    assert sorted(path.name for path in read.folder.iterdir()) == files
     assert not record.work_folder(read.folder).exists()
+
+
+def test_the_network_of_a_run_is_kept_in_half_precision(brief, small):
+    run = train_run(replace(brief, name="a2_batchnorm", model="ImprovedModel"), small, seed=0)
+    model = record.load_model(run)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(small.test.images[:, None]) / 255)
+    np.testing.assert_allclose(logits, run.logits["test"], atol=0.02)
+    size = (run.folder / "weights.safetensors").stat().st_size
+    assert size < 2.1 * run.results["parameters"]
+    (run.folder / "weights.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="fer_lib.train a2_batchnorm --seed 0 --retrain makes them"):
+        record.load_model(run)
 
 
 def test_another_config_data_set_or_seed_is_not_read_back(small, drawn):

@@ -18,16 +18,16 @@ from fer_lib.experiments import EXPERIMENTS
 from fer_lib.train import find_best, get_runs, is_finished, main, train_run
 from tests.conftest import PROJECT
 
-A1 = EXPERIMENTS["a1_baseline"]
+A1, A2 = EXPERIMENTS["a1_baseline"], EXPERIMENTS["a2_batchnorm"]
 
 
 @pytest.fixture(scope="module")
 def trained(drawn, tmp_path_factory):
-    """A1 for eight epochs on the drawn faces."""
+    """A2 for four epochs of many small batches on the drawn faces."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_RUNS", str(tmp_path_factory.mktemp("trained") / "runs"))
         patch.setenv("WANDB_MODE", "disabled")
-        return train_run(replace(A1, epochs=8), drawn, seed=0)
+        return train_run(replace(A2, epochs=4, batch_size=16), drawn, seed=0)
 
 
 def test_training_on_the_drawn_faces_beats_chance_by_far(trained, drawn):
@@ -45,7 +45,7 @@ def test_the_results_are_those_of_the_logits_and_the_history(trained, drawn):
         logits = trained.logits[split.name]
         assert logits.shape == (len(split), 7) and logits.dtype == np.float16
         # half precision may turn a tie or two
-        assert calc_accuracy(logits, split.labels) == pytest.approx(results[f"{split.name}_accuracy"], abs=0.005)
+        assert calc_accuracy(logits, split.labels) == pytest.approx(results[f"{split.name}_accuracy"], abs=0.02)
     assert results["last_train_accuracy"] == pytest.approx(history["train_accuracy"].iloc[-1], abs=1e-5)
     assert 0 < results["train_accuracy_clean"] <= 1
     assert history["epoch"].tolist() == list(range(1, results["epochs"] + 1))

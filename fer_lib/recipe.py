@@ -1,0 +1,105 @@
+"""What the strong model's training has beyond the reports' plain loop. All of it is off by default."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+SMALL = 32
+"""Side in pixels of the images in the first epochs of a run with `Recipe.small_share`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the weights are found, save for learning rate, batch and epochs.
+
+    optimizer: "adam" (Kingma and Ba 2015), or "sgd", with Nesterov's momentum of 0.9;
+    schedule: of the learning rate: "constant", or "one_cycle", a rise over the first tenth of the epochs,
+    then half a cosine down to zero (Smith and Topin 2018, arXiv:1708.07120);
+    weight_decay: of the weights, not of biases and batch norms; with Adam decoupled from the gradient
+    (Loshchilov and Hutter 2019, arXiv:1711.05101);
+    label_smoothing: share of each label given to all classes alike (Szegedy et al. 2016);
+    averaging: the network that is judged is a moving average, of which each batch keeps this share; 0 is none;
+    mixup: parameter of the beta distribution that says how images are mixed in pairs (Zhang et al. 2018,
+    arXiv:1710.09412); 0 is not at all;
+    small_share: share of the epochs, the first ones, on images shrunk to `SMALL` pixels.
+    """
+
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    averaging: float = 0.0
+    mixup: float = 0.0
+    small_share: float = 0.0
+
+    def __post_init__(self):
+        for name, choices in (("optimizer", ("adam", "sgd")), ("schedule", ("constant", "one_cycle"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: no {getattr(self, name)!r}; there are {', '.join(choices)}")
+        for name in ("label_smoothing", "averaging", "small_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)!r}, expected a share from 0 to below 1")
+        for name in ("weight_decay", "mixup"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: {getattr(self, name)!r}, expected a number of at least 0")
+
+
+def make_optimizer(model: nn.Module, learning_rate: float, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer, with weights (all that has more than one axis) and the rest as its two groups."""
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, learning_rate, momentum=0.9, nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, learning_rate, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, recipe: Recipe, progress: float) -> None:
+    """Set the rate of the next batch; progress is the share of the training that lies behind, 0-1."""
+    if recipe.schedule == "one_cycle":
+        rise, fall = progress / 0.1, (progress - 0.1) / 0.9
+        peak *= rise if rise < 1 else (1 + math.cos(math.pi * fall)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = peak
+
+
+def average_weights(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
+    """The moving average of the model, its batch norms' statistics included, or None."""
+    if not recipe.averaging:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
+
+
+def shrink_images(images: torch.Tensor) -> torch.Tensor:
+    """Images (N, 1, H, W) at `SMALL` by `SMALL` pixels, each the mean of those it stands for."""
+    return F.interpolate(images, (SMALL, SMALL), mode="bilinear", antialias=True)
+
+
+def mix_images(images: torch.Tensor, mixup: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mix each image with another of its batch: the mixtures, the places of the others, and the share of the first.
+
+    Draws from the default generators."""
+    order = torch.randperm(len(images), device=images.device)
+    concentration = torch.tensor(mixup, device=images.device)
+    share = torch.distributions.Beta(concentration, concentration).sample()
+    return torch.lerp(images[order], images, share), order, share
+
+
+VIEWS = ("plain", "flip", "ten_crops")
+
+
+def make_views(images: torch.Tensor, view: str) -> list[torch.Tensor]:
+    """What the network is shown of images (N, 1, H, W) at test time, each of the same shape.
+
+    plain: the images; flip: their mirror images too; ten_crops: both, moved by two pixels into each
+    corner too, black coming in at the edges."""
+    shown = [images]
+    if view == "ten_crops":
+        height, width = images.shape[-2:]
+        padded = F.pad(images, [2] * 4)
+        shown += [padded[..., i : i + height, j : j + width] for i in (0, 4) for j in (0, 4)]
+    return shown if view == "plain" else shown + [one.flip(-1) for one in shown]

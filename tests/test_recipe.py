@@ -1,0 +1,162 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fer_lib import recipe, record, train
+from fer_lib.augment import Augmentation
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.models import StrongCNN
+from fer_lib.recipe import Recipe, make_views, mix_images
+
+EVERYTHING = Recipe("adam", "one_cycle", 0.05, 0.1, 0.9, 0.2, 0.3)
+
+
+def test_the_default_is_the_plain_loops_adam(monkeypatch):
+    """Against torch's own, step by step."""
+    torch.manual_seed(0)
+    models = [nn.Linear(4, 3), nn.Linear(4, 3)]
+    models[1].load_state_dict(models[0].state_dict())
+    ours = recipe.make_optimizer(models[0], 0.01, Recipe())
+    theirs = torch.optim.Adam(models[1].parameters(), 0.01)
+    for progress in (0, 0.5, 0.99):
+        recipe.set_learning_rate(ours, 0.01, Recipe(), progress)
+        for model, optimizer in zip(models, (ours, theirs)):
+            optimizer.zero_grad()
+            (model(torch.ones(2, 4)) ** 2).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(models[0].weight, models[1].weight)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_weights_decay_and_biases_do_not(name):
+    model = StrongCNN((8,), (1,))
+    optimizer = recipe.make_optimizer(model, 0.1, Recipe(name, weight_decay=0.01))
+    decayed, spared = ({id(p) for p in group["params"]} for group in optimizer.param_groups)
+    for label, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == label.endswith("weight") * (parameter.dim() > 1)
+        assert (id(parameter) in decayed) != (id(parameter) in spared)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
+
+
+def test_one_cycle_rises_over_a_tenth_and_falls_to_nothing():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    rates = []
+    for progress in np.linspace(0, 1, 1001):
+        recipe.set_learning_rate(optimizer, 2.0, Recipe(schedule="one_cycle"), progress)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == 0 and max(rates) == rates[100] == 2 and rates[-1] == pytest.approx(0, abs=1e-9)
+    assert rates[50] == pytest.approx(1) and rates[550] == pytest.approx(1)
+    assert rates[325] == pytest.approx(1 + math.cos(math.pi / 4))
+
+
+def test_mixtures_lie_between_an_image_and_another_of_its_batch():
+    torch.manual_seed(0)
+    images = torch.arange(8.0)[:, None, None, None].expand(8, 1, 4, 4)
+    mixed, order, share = mix_images(images, 0.4)
+    assert sorted(order.tolist()) == list(range(8)) and 0 < share < 1
+    torch.testing.assert_close(mixed, share * images + (1 - share) * images[order])
+
+
+def test_the_shares_of_a_mixture_are_beta_distributed():
+    """Symmetrical about a half, with the variance 1 / (4 (2a + 1))."""
+    torch.manual_seed(0)
+    shares = torch.stack([mix_images(torch.zeros(2, 1, 1, 1), 0.5)[2] for _ in range(4000)])
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert shares.var().item() == pytest.approx(1 / 8, abs=0.005)
+
+
+def test_views_are_the_image_its_mirror_and_both_moved_into_the_corners():
+    images = torch.rand(3, 1, 48, 48)
+    (plain,) = make_views(images, "plain")
+    assert plain is images
+    torch.testing.assert_close(make_views(images, "flip"), [images, images.flip(-1)])
+    ten = make_views(images, "ten_crops")
+    assert len(ten) == 10 and len({view.numpy().tobytes() for view in ten}) == 10
+    assert all(view.shape == images.shape for view in ten)
+    torch.testing.assert_close(ten[1][..., 2:, 2:], images[..., :-2, :-2])
+    torch.testing.assert_close(ten[4][..., :-2, :-2], images[..., 2:, 2:])
+    torch.testing.assert_close(ten[5:], [view.flip(-1) for view in ten[:5]])
+
+
+def test_small_images_keep_the_mean_and_the_network_takes_them():
+    images = torch.rand(2, 1, 48, 48)
+    small = recipe.shrink_images(images)
+    assert small.shape == (2, 1, 32, 32)
+    torch.testing.assert_close(small.mean((2, 3)), images.mean((2, 3)), atol=0.01, rtol=0)
+    assert StrongCNN((8, 8), (1, 1))(small).shape == (2, 7)
+
+
+@pytest.fixture
+def strong():
+    """A small network with all that a recipe has, for eight epochs."""
+    return replace(
+        EXPERIMENTS["s1_deeper"],
+        options=(("widths", (16, 32)), ("blocks", (1, 1)), ("squeeze_excitation", True), ("skip_rate", 0.2)),
+        augmentation=Augmentation(0.5, light=0.1, erasing=0.1),
+        recipe=EVERYTHING, epochs=8, patience=8, batch_size=16, learning_rate=4e-3, views=("flip", "ten_crops"),
+    )  # fmt: skip
+
+
+def test_a_run_with_everything_learns_and_records_its_views(strong, drawn):
+    run = train.train_run(strong, drawn, seed=0)
+    assert run.results["validation_accuracy"] > np.bincount(drawn.validation.labels).max() / len(drawn.validation) + 0.1
+    rates = run.history["learning_rate"]
+    assert rates.max() == rates[0] and rates.iloc[-1] < 0.05 * rates[0]
+    assert set(run.logits) == {f"{s}{v}" for s in ("validation", "test") for v in ("", "_flip", "_ten_crops")}
+    for view in ("_flip", "_ten_crops"):
+        right = (run.logits[f"test{view}"].argmax(1) == drawn.test.labels).mean()
+        assert right == pytest.approx(run.results[f"test_accuracy{view}"], abs=0.02)
+
+
+def test_the_moving_average_is_what_is_judged_and_kept(strong, small):
+    """Averaged over far more batches than there were, it has hardly left its beginning."""
+    runs = [
+        train.train_run(replace(strong, epochs=3, recipe=replace(EVERYTHING, averaging=share)), small, seed=0)
+        for share in (0.999, 0.0)
+    ]
+    torch.manual_seed(0)
+    models = [strong.build_model(), *map(record.load_model, runs)]
+    begun, slow, plain = (nn.utils.parameters_to_vector(model.parameters()) for model in models)
+    assert (slow - begun).norm() < 0.3 * (plain - begun).norm()
+
+
+def test_a_run_with_everything_resumes_with_the_very_numbers(strong, small, monkeypatch, own_folders):
+    strong = replace(strong, epochs=4)
+    whole = train.train_run(strong, small, seed=0)
+    monkeypatch.setenv("FER_RUNS", str(own_folders / "again"))
+    judge, calls = train.predict_logits, []
+
+    def stop_in_the_third_epoch(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return judge(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict_logits", stop_in_the_third_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train.train_run(strong, small, seed=0)
+    resumed = train.train_run(strong, small, seed=0)
+    for name, logits in whole.logits.items():
+        np.testing.assert_array_equal(resumed.logits[name], logits)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"optimizer": "lion"},
+        {"schedule": "step"},
+        {"weight_decay": -1},
+        {"label_smoothing": 1},
+        {"averaging": 1.0},
+        {"mixup": float("nan")},
+        {"small_share": -0.1},
+    ],
+)
+def test_senseless_values_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
+        Recipe(**wrong)
