@@ -37,7 +37,7 @@ bench: .venv/ready
 
 test: .venv/ready
 	@ruff check -q . && ruff format -q --check .
-	@OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadgroup
+	@OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -21,9 +21,6 @@ from tests.conftest import PROJECT
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-pytestmark = pytest.mark.xdist_group("site")  # built once, by one worker
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """What `make report` builds on the drawn faces; the copy's own fer_lib is imported."""
