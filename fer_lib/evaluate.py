@@ -78,14 +78,23 @@ def test_mcnemar(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> f
     """p-value of McNemar's exact test (1947, doi:10.1007/BF02295996) that two runs err equally often.
 
     before, after: logits (N, 7) of the same images; labels: int (N,)."""
-    from scipy import stats
-
-    right_before, right_after = (logits.argmax(1) == labels for logits in (before, after))
-    lost, won = np.sum(right_before & ~right_after), np.sum(~right_before & right_after)
-    return float(stats.binomtest(int(won), int(won + lost)).pvalue) if won + lost else 1.0
+    return calc_p_value(*count_wins(before, after, labels))
 
 
 test_mcnemar.__test__ = False  # a statistical test, not one of pytest's
+
+
+def count_wins(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+    """How many images were right before and are wrong after, and the other way round; arguments as `test_mcnemar`."""
+    right_before, right_after = (logits.argmax(1) == labels for logits in (before, after))
+    return int(np.sum(right_before & ~right_after)), int(np.sum(~right_before & right_after))
+
+
+def calc_p_value(lost: int, won: int) -> float:
+    """McNemar's exact p-value of these counts."""
+    from scipy import stats
+
+    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def judge_effect(effect: Estimate, claimed_sign: int) -> str:

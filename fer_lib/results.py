@@ -1,4 +1,5 @@
-"""Write the tables that are made from the records: reports/results.csv and those in README.md.
+"""Write what is made from the records: reports/results.csv, the tables in README.md, and, where FER2013 is at
+hand, reports/pairs.csv and reports/confusions.json, which need the labels of its test split.
 
 python -m fer_lib.results
 """
@@ -7,7 +8,8 @@ import json
 
 import pandas as pd
 
-from fer_lib.data import PROJECT
+from fer_lib.compare import count_confusions, count_pairs
+from fer_lib.data import PROJECT, find_data, load_data
 from fer_lib.evaluate import collect_results, estimate_mean, format_markdown
 from fer_lib.record import Run, read_published_runs
 
@@ -57,9 +59,16 @@ def update_readme(text: str, runs: list[Run]) -> str:
 def main() -> None:
     runs = read_published_runs()
     collect_results(runs).to_csv(PROJECT / "reports" / "results.csv", index=False, lineterminator="\n")
+    if find_data() is None:
+        print("reports/pairs.csv and reports/confusions.json stay as they were: they need FER2013 (set FER_DATA)")
+    else:
+        labels = load_data().test.labels
+        count_pairs(runs, labels).to_csv(PROJECT / "reports" / "pairs.csv", index=False, lineterminator="\n")
+        counts = "".join(f',\n"{name}": {matrix}' for name, matrix in count_confusions(runs, labels).items())
+        (PROJECT / "reports" / "confusions.json").write_text("{" + counts.removeprefix(",") + "\n}\n")
     readme = PROJECT / "README.md"
     readme.write_text(update_readme(readme.read_text(encoding="utf-8"), runs), encoding="utf-8")
-    print(f"{len(runs)} runs: reports/results.csv and the tables in README.md are up to date")
+    print(f"{len(runs)} runs: what reports/ and README.md say of them is up to date")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from fer_lib import compare
+from fer_lib.compare import CLAIMS, PAIRS, correct_p_values, count_confusions, count_pairs, judge_claim, test_pairs
+from fer_lib.evaluate import Estimate, Verdict
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.record import read_published_runs
+from tests.conftest import needs_fer2013
+
+LABELS = np.array([0, 1, 2, 3, 4, 5, 6, 0])
+
+
+def make_run(name, seed, predicted):
+    return SimpleNamespace(experiment=EXPERIMENTS[name], seed=seed, logits={"test": np.eye(7)[predicted]})
+
+
+@pytest.fixture
+def runs():
+    """A1 errs on the last four, A1b on the first; seed 1 of A1 is alone."""
+    return [
+        make_run("a1_baseline", 0, [0, 1, 2, 3, 0, 0, 0, 1]),
+        make_run("a1_baseline", 1, LABELS),
+        make_run("a1b_baseline_balanced", 0, [1, 1, 2, 3, 4, 5, 6, 0]),
+    ]
+
+
+def test_pairs_are_counted_for_the_seeds_that_both_have(runs):
+    table = count_pairs(runs, LABELS)
+    assert table.to_dict("records") == [
+        {"before": "a1_baseline", "after": "a1b_baseline_balanced", "seed": 0, "lost": 1, "won": 4}
+    ]
+
+
+def test_confusions_are_summed_over_the_runs(runs):
+    counts = count_confusions(runs, LABELS)
+    matrix = np.array(counts["a1_baseline"])
+    assert matrix.sum() == 16 and matrix[0, 0] == 3 and matrix[4, 0] == 1 and matrix[0, 1] == 1
+    recall = compare.tabulate_recall({"a1_baseline": matrix})
+    assert recall.loc["A1 Baseline", "Angry"] == 75.0 and recall.loc["A1 Baseline", "Sad"] == 50.0
+
+
+def test_a_pair_is_tested_by_twice_the_median_of_its_seeds_p_values():
+    first, second = PAIRS[:2]
+    counts = [(first, 10, 30), (first, 12, 25), (first, 5, 60), (second, 20, 20)]
+    rows = [dict(zip(("before", "after", "lost", "won"), (*pair, lost, won))) for pair, lost, won in counts]
+    table = test_pairs(pd.DataFrame(rows))
+    middle = stats.binomtest(10, 40).pvalue  # of the first pair's three
+    assert table["p"].tolist() == [pytest.approx(2 * middle), 1.0]
+    assert table["corrected"].tolist() == [pytest.approx(2 * table["p"][0]), 1.0]
+    assert table["seeds"].tolist() == [3, 1] and table["before"].tolist() == ["A1", "A1b"]
+
+
+def test_holms_correction_of_a_case_worked_out_by_hand():
+    """0.01 * 4, then 0.02 * 3, then 0.04 * 2 raised to no less, then 0.9."""
+    assert correct_p_values([0.04, 0.01, 0.9, 0.02]).tolist() == pytest.approx([0.08, 0.04, 0.9, 0.06])
+    assert correct_p_values([0.01, 0.012]).tolist() == pytest.approx([0.02, 0.02])
+    assert correct_p_values([0.5, 0.6]).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ([], "untested"),
+        (["confirmed", "confirmed"], "confirmed"),
+        (["confirmed", "refuted"], "in part"),
+        (["not confirmed", "confirmed"], "in part"),
+        (["not confirmed", "refuted"], "refuted"),
+        (["not confirmed"], "not confirmed"),
+    ],
+)
+def test_a_claim_is_judged_by_all_its_parts(parts, verdict):
+    assert judge_claim(parts) == verdict
+
+
+def test_the_ledger_has_every_claim_with_its_first_effect():
+    effect = Estimate(0.05, 0.02, 0.08, 3)
+    parts = [
+        Verdict("A-C5", "gap", -0.15, effect, "confirmed", ""),
+        Verdict("A-C5", "other", None, effect, "refuted", ""),
+    ]
+    table = compare.tabulate_claims(parts).set_index("claim")
+    assert list(table.index) == list(CLAIMS) == [f"A-C{i}" for i in range(1, 9)] + [f"B-C{i}" for i in range(1, 6)]
+    row = table.loc["A-C5"]
+    assert (row["effect"], row["reported"], row["measured"]) == ("gap", "-15.0", "+5.0")
+    assert row["95% interval"] == "+2.0 to +8.0" and row["verdict"] == "in part" and row["parts"] == "1 / 0 / 1"
+    assert table.loc["B-C1", "verdict"] == "untested"
+
+
+# --- what is committed ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    return read_published_runs()
+
+
+def test_every_verdict_on_record_is_of_a_claim_and_of_an_experiment(published):
+    assert {verdict.claim for verdict in compare.read_verdicts()} <= set(CLAIMS)
+    stems = {path.stem for path in (compare.runs_folder().parent / "verdicts").glob("*.json")}
+    assert stems <= set(EXPERIMENTS)
+
+
+@needs_fer2013
+def test_the_counts_on_record_are_those_of_the_recorded_logits(published, fer2013):
+    pd.testing.assert_frame_equal(compare.read_pairs(), count_pairs(published, fer2013.test.labels))
+    counts = {name: matrix.tolist() for name, matrix in compare.read_confusions().items()}
+    assert counts == count_confusions(published, fer2013.test.labels)
+
+
+def test_the_table_has_every_experiment_on_record(published):
+    table = compare.tabulate_experiments([run for run in published if run.experiment.step in ("A1", "A2")])
+    assert table.index.tolist() == ["A1 Baseline", "A2 Batch norm"]
+    assert table.loc["A1 Baseline", "parameters"] == "683,527" and "±" in table.loc["A2 Batch norm", "test"]
