@@ -28,7 +28,7 @@ from fer_lib import __version__
 from fer_lib.augment import Augmentation
 from fer_lib.data import PROJECT, Dataset, find_data, load_data, read_csv
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.train import choose_hardware, train_one_epoch
+from fer_lib.train import choose_hardware, make_learner, train_one_epoch
 
 REPEATS = 5
 IMAGES = 6400  # a hundred batches
@@ -92,12 +92,10 @@ def bench_training(dataset: Dataset) -> list[dict]:
     hardware = choose_hardware()
     images = hardware.put(dataset.train.images[:IMAGES])
     labels = torch.from_numpy(dataset.train.labels[:IMAGES]).to(hardware.device)
-    generator = torch.Generator(hardware.device).manual_seed(0)
 
     def train_ours() -> None:
-        model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
-        optimizer = torch.optim.Adam(model.parameters(), experiment.learning_rate, fused=True)
-        train_one_epoch(model, optimizer, images, labels, experiment, hardware, generator, tqdm(disable=True))
+        learner = make_learner(experiment, hardware)
+        train_one_epoch(learner, images, labels, experiment, hardware, 0, 1, tqdm(disable=True))
 
     def train_plainly() -> None:
         model = experiment.build_model().to(hardware.device)

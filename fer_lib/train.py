@@ -212,7 +212,7 @@ def train_one_epoch(
     order = torch.randperm(len(labels), generator=generator, device=hardware.device)
     batches = [batch for batch in order.split(experiment.batch_size) if len(batch) > 1]  # batch norm needs two
     for number, batch in enumerate(batches):
-        progress = (epoch - 1 + number / len(batches)) / experiment.epochs
+        progress = max(0, epoch - 1 + number / len(batches)) / experiment.epochs  # epoch 0 is of no training
         set_learning_rate(optimizer, experiment.learning_rate, recipe, progress)
         inputs = augment_batch(make_inputs(images[batch], experiment, hardware), experiment.augmentation, generator)
         if progress < recipe.small_share:

@@ -40,9 +40,9 @@ def drawn():
 
 @pytest.fixture(scope="session")
 def small(drawn):
-    """The first 320 faces of each drawn split: enough to run on, too few to learn from."""
-    images = np.concatenate([split.images[:320] for split in drawn.splits.values()])
-    codes = np.concatenate([4 * split.labels[:320] + usage for usage, split in enumerate(drawn.splits.values())])
+    """The first 64 faces of each drawn split: enough to run on, too few to learn from."""
+    images = np.concatenate([split.images[:64] for split in drawn.splits.values()])
+    codes = np.concatenate([4 * split.labels[:64] + usage for usage, split in enumerate(drawn.splits.values())])
     return data.build_dataset("small", images, codes.astype(np.uint8))
 
 

@@ -117,7 +117,9 @@ def test_every_experiment_trains_in_the_smoke_profile(name, small):
     (run,) = get_runs(experiment, small, [0])
     row = run.history.iloc[0]
     assert np.isfinite(row.to_numpy()).all() and (row.filter(like="gradient_norm/") > 0).all()
-    assert all(logits.shape == (len(small.test), 7) for logits in run.logits.values())
+    assert {"validation", "test"} <= set(run.logits)
+    for name, logits in run.logits.items():
+        assert logits.shape == (len(small.splits[name.split("_")[0]]), 7)
     assert get_runs(experiment, small, [0])[0].results == run.results
 
 
@@ -254,4 +256,4 @@ def test_the_first_gradients_are_those_of_the_untrained_network(small):
     weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}
     assert list(table.columns) == [f"gradient_norm/{name}" for name in weights] and list(table.index) == [3, 4]
     for name, weight in weights.items():
-        assert table.loc[3, f"gradient_norm/{name}"] == pytest.approx(weight.grad.norm().item(), rel=1e-3), name
+        assert table.loc[3, f"gradient_norm/{name}"] == pytest.approx(weight.grad.norm().item(), rel=1e-2), name
