@@ -120,7 +120,7 @@ def judge_absence(effect: Estimate) -> str:
 def collect_results(runs: list) -> pd.DataFrame:
     """One row a run: experiment, step, title, seed, data, all its results and environment, last_gap and
     last_gap_clean (accuracy in training, as met or clean, less that on validation, at the last epoch),
-    and, where the history has them, the measures of `measure_gradients`."""
+    and the measures of `measure_course` and, where the history has them, `measure_gradients`."""
     rows = [
         {
             "experiment": run.experiment.name,
@@ -131,12 +131,36 @@ def collect_results(runs: list) -> pd.DataFrame:
             **run.results,
             "last_gap": run.results["last_train_accuracy"] - run.results["last_validation_accuracy"],
             "last_gap_clean": run.results["last_train_accuracy_clean"] - run.results["last_validation_accuracy"],
+            **measure_course(run),
             **measure_gradients(run),
             **run.environment,
         }
         for run in runs
     ]
     return pd.DataFrame(rows)
+
+
+def measure_course(run) -> dict[str, float]:
+    """Of a run's history: wobble, how far validation accuracy moves from one epoch to the next in the mean, 0-1;
+    log_seconds_to_best, the natural logarithm of the seconds until the best epoch's end."""
+    history, best = run.history, run.results["best_epoch"]
+    return {
+        "wobble": float(history["validation_accuracy"].diff().abs().mean()),
+        "log_seconds_to_best": float(np.log(history["seconds"].iloc[:best].sum())),
+    }
+
+
+def measure_sensitivity(trials: pd.DataFrame) -> pd.Series:
+    """How far validation accuracy lies apart over the learning rates of a search, 0-1: one number for each
+    dropout and width, by (drop_threshold, filters of the first convolution). trials: of `search.read_trials`."""
+    width = trials["kernels"].str.split("-").str[0].astype(int).rename("width")
+    return trials.groupby(["drop_threshold", width])["validation_accuracy"].agg(np.ptp)
+
+
+def compare_sensitivity(before: pd.DataFrame, after: pd.DataFrame) -> Estimate:
+    """How much more `measure_sensitivity` finds in one search than in another, over the settings that both have."""
+    both = pd.concat([measure_sensitivity(before), measure_sensitivity(after)], axis=1, join="inner")
+    return estimate_difference(both.iloc[:, 0], both.iloc[:, 1])
 
 
 def measure_gradients(run) -> dict[str, float]:

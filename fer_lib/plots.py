@@ -14,7 +14,14 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 
 from fer_lib.augment import crop, rotate
 from fer_lib.data import EMOTIONS, SIDE, Dataset, Split
-from fer_lib.evaluate import calc_confusion, calc_recall, collect_results, estimate_difference, estimate_mean
+from fer_lib.evaluate import (
+    calc_confusion,
+    calc_recall,
+    collect_results,
+    estimate_difference,
+    estimate_mean,
+    measure_sensitivity,
+)
 from fer_lib.explore import calc_eigenfaces, calc_mean_faces, measure_images, tabulate_counts
 
 SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
@@ -541,6 +548,55 @@ def plot_search_budget(trials: pd.DataFrame) -> Figure:
     axes.legend(fontsize=8, loc="lower right")
     enough = int(counts[expected >= accuracy[-1] - 0.01][0])
     _set_title(figure, f"{enough} of the {len(accuracy)} trials would do to come within a point of the best")
+    return figure
+
+
+def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
+    """Validation accuracy of the trials of several searches against the learning rate: lines join trials that are
+    alike in all else. searches: {name: trials of `search.read_trials`}."""
+    figure, panels = _make_figure(1, len(searches), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
+    ranges = []
+    for axes, (name, trials) in zip(panels[0], searches.items()):
+        for _, alike in trials.sort_values("learning_rate").groupby(["drop_threshold", "kernels"]):
+            axes.plot(alike["learning_rate"], alike["validation_accuracy"], "o-", color=BEFORE, markersize=3, alpha=0.6)
+        mean = trials.groupby("learning_rate")["validation_accuracy"].mean()
+        axes.plot(mean.index, mean, "o-", color=AFTER, linewidth=2.5, label="mean")
+        axes.set_xscale("log")
+        axes.set_xticks(mean.index, [f"{rate:g}" for rate in mean.index])
+        axes.minorticks_off()
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("learning rate")
+        ranges.append(f"{100 * measure_sensitivity(trials).mean():.1f} in {name.split()[0]}")
+    panels[0, 0].set_ylabel("validation accuracy")
+    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[0, -1].legend(fontsize=8)
+    _set_title(figure, f"Over the learning rates accuracy lies this many points apart, in the mean: {_join(ranges)}")
+    return figure
+
+
+def plot_attention(maps: np.ndarray, faces: np.ndarray) -> Figure:
+    """Where attention looks, over each class's mean face.
+
+    maps: float (7, side, side), each of sum 1; faces: float (7, 48, 48), 0-255."""
+    side = maps.shape[-1]
+    relative = maps * side**2  # 1 is what it would be if all places were looked at alike
+    figure, panels = _make_figure(1, len(EMOTIONS), figsize=(WIDTH, 2.05))
+    for axes, face, seen, emotion in zip(panels, faces, relative, EMOTIONS):
+        axes.imshow(face, cmap="gray")
+        drawn = axes.imshow(
+            seen, cmap="inferno", alpha=0.55, extent=(-0.5, SIDE - 0.5, SIDE - 0.5, -0.5),
+            interpolation="bicubic", vmin=relative.min(), vmax=relative.max(),
+        )  # fmt: skip
+        axes.set_title(emotion, fontsize=8, loc="center")
+        axes.axis("off")
+    bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label("attention, 1 = even", fontsize=7)
+    mean = relative.mean(0)
+    row, column = np.unravel_index(mean.argmax(), mean.shape)
+    height = ("upper", "middle", "lower")[3 * row // side]
+    across = ("left", "central", "right")[3 * column // side]
+    _set_title(figure, f"Attention is strongest in the {height} {across} part of the face, {mean.max():.1f} times even")
     return figure
 
 

@@ -12,11 +12,14 @@ from fer_lib.evaluate import (
     calc_confusion,
     calc_macro_f1,
     calc_recall,
+    compare_sensitivity,
     estimate_difference,
     estimate_mean,
     judge_absence,
     judge_effect,
+    measure_course,
     measure_gradients,
+    measure_sensitivity,
     tabulate_verdicts,
     test_mcnemar,
 )
@@ -121,3 +124,30 @@ def test_mcnemar_counts_the_images_on_which_two_runs_differ():
     # 10 won, 2 lost: exact two-sided binomial, 2 * (1 + 12 + 66) / 2**12
     assert test_mcnemar(before, after, labels) == pytest.approx(2 * 79 / 4096)
     assert test_mcnemar(before, before, labels) == 1
+
+
+def test_the_course_of_a_run_worked_out_by_hand():
+    """Steps of 0.2, 0.1 and 0.3 in accuracy; the best is the second epoch, after 10 + 20 seconds."""
+    history = pd.DataFrame({"validation_accuracy": [0.4, 0.6, 0.5, 0.2], "seconds": [10.0, 20.0, 30.0, 40.0]})
+    course = measure_course(SimpleNamespace(history=history, results={"best_epoch": 2}))
+    assert course == pytest.approx({"wobble": 0.2, "log_seconds_to_best": np.log(30)})
+
+
+def make_trials(filters, spread):
+    rows = [
+        {"learning_rate": rate, "drop_threshold": drop, "kernels": f"{width}-{filters}", "validation_accuracy": value}
+        for drop in (0.0, 0.5)
+        for width in (16, 32)
+        for rate, value in ((0.001, 0.5), (0.003, 0.5 + spread * (1 + drop)), (0.0003, 0.5 + spread / 2))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_sensitivity_is_the_range_over_the_learning_rates():
+    before, after = make_trials("64", 0.02), make_trials("64-64", 0.06)
+    measured = measure_sensitivity(before)
+    assert len(measured) == 4 and measured[0.0, 16] == pytest.approx(0.02) and measured[0.5, 32] == pytest.approx(0.03)
+    change = compare_sensitivity(before, after)
+    assert change.runs == 4 and change.mean == pytest.approx((0.04 + 0.06) / 2)
+    fewer = compare_sensitivity(before, after[after["kernels"] != "16-64-64"])
+    assert fewer.runs == 2

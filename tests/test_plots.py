@@ -171,12 +171,22 @@ def test_every_figure_of_a_search_is_titled_and_whole(trials):
         plots.plot_search(trials),
         plots.plot_search_interactions(trials),
         plots.plot_search_budget(trials),
+        plots.plot_learning_rates({"B1 Two layers": trials, "B2 Three": trials}),
     ]
     for figure in figures:
         check_figure(figure)
     assert "learning rate matters most: 5.4 points" in figures[0].get_suptitle()
+    assert "5.4 in B1 and 5.4 in B2" in figures[3].get_suptitle()
     assert "learning rate 0.003, dropout 0.5, filters 64-128" in figures[1].get_suptitle()
     assert [text.get_text() for text in figures[0].axes[2].get_xticklabels()] == ["8-16", "16-32", "64-128"]
+
+
+def test_the_attention_figure_names_the_place_that_is_looked_at():
+    maps = np.full((7, 6, 6), 0.5 / 35)
+    maps[:, 4, 2] = 0.5  # the mouth
+    figure = plots.plot_attention(maps, np.full((7, 48, 48), 128.0))
+    check_figure(figure)
+    assert "lower central part of the face, 18.0 times even" in figure.get_suptitle()
 
 
 def test_the_best_of_a_few_trials_is_what_drawing_them_gives():
