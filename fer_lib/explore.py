@@ -1,11 +1,14 @@
-"""What is in the data before any training: duplicates, main directions, and what other people call the faces."""
+"""What is in the data: duplicates, main directions, what other people call the faces; and where a network looks."""
 
 import hashlib
 
 import numpy as np
 import pandas as pd
+import torch
 
 from fer_lib.data import EMOTIONS, PIXELS, SIDE, SPLITS, VOTES, Dataset, Split
+from fer_lib.models import AttentionCNN
+from fer_lib.preprocess import scale_pixels
 
 VOTE_CLASSES = {"anger": 0, "disgust": 1, "fear": 2, "happiness": 3, "sadness": 4, "surprise": 5, "neutral": 6}
 """FER+'s names for FER2013's labels; it has contempt, unknown and NF (no face) besides."""
@@ -108,3 +111,12 @@ def measure_agreement(dataset: Dataset, votes: pd.DataFrame) -> pd.DataFrame:
         parts.append(pd.DataFrame({"split": name, "label": split.labels, "choice": choice[split.rows], "share": share}))
     table = pd.concat(parts, ignore_index=True)
     return table.assign(agrees=table["choice"] == table["label"])
+
+
+@torch.inference_mode()
+def calc_mean_attention(model: AttentionCNN, split: Split) -> np.ndarray:
+    """The mean over each class's images of how much each place of the map is looked at: float (7, side, side),
+    each map's sum 1; NaN for a class without images."""
+    batches = torch.from_numpy(split.images[:, None]).split(256)
+    maps = torch.cat([model.map_attention(scale_pixels(batch)) for batch in batches])
+    return np.stack([maps[torch.from_numpy(split.labels) == label].mean(0) for label in range(len(EMOTIONS))])

@@ -87,14 +87,31 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
 
 
 def read_trials(family: str, data: str = "fer2013") -> pd.DataFrame:
-    """A row a recorded trial: its hyperparameters, validation_accuracy (0-1), best_epoch, epochs, seconds."""
+    """A row a recorded trial: its hyperparameters, validation_accuracy (0-1), best_epoch, epochs, seconds.
+
+    Raises FileNotFoundError where none is on record."""
     rows = []
     for path in sorted(trials_folder(family, data).glob("*.json")):
         result = json.loads(path.read_text())
         columns = ("validation_accuracy", "best_epoch", "epochs")
         seconds = result["environment"]["seconds"]
         rows.append({**result["trial"], **{name: result[name] for name in columns}, "seconds": seconds})
+    if not rows:
+        raise FileNotFoundError(f"no trial of {family} on {data} is on record; `make search` trains them")
     return pd.DataFrame(rows)
+
+
+def describe_search(family: str, trials: pd.DataFrame) -> str:
+    """A sentence, in Markdown: how much was tried, what was best, and whether the family is trained with it."""
+    best = trials.loc[trials["validation_accuracy"].idxmax()]
+    trial = {name: best[name] for name in ("learning_rate", "drop_threshold", "kernels")}
+    chosen = configure_trial(family, trial) == find_experiment(family)
+    return (
+        f"{len(trials)} trials of {trials['epochs'].max()} epochs on FER2013, {trials['seconds'].sum() / 60:.0f} "
+        f"minutes of training in all. The best has a learning rate of **{best['learning_rate']:g}**, dropout of "
+        f"**{best['drop_threshold']:g}** and **{best['kernels']}** filters, with {best['validation_accuracy']:.1%} on "
+        f"validation; {'with these' if chosen else 'not with these, but with others,'} the family is trained in full."
+    )
 
 
 def trials_folder(family: str, data: str) -> Path:

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from fer_lib.explore import calc_mean_attention
 from fer_lib.models import MODELS, count_multiply_adds, count_parameters
 
 FIVE_LAYERS = 320 + 18_496 + 73_856 + 2 * 147_584 + 2 * (32 + 64 + 3 * 128) + 2 * 147_584 + 4 * 128
@@ -120,3 +121,12 @@ def test_attention_is_a_map_of_the_places_that_sums_to_one():
     maps = model.map_attention(torch.rand(3, 1, 48, 48))
     assert maps.shape == (3, 6, 6) and (maps > 0).all()
     torch.testing.assert_close(maps.sum((1, 2)), torch.ones(3))
+
+
+def test_mean_attention_is_that_of_each_classs_images(small):
+    torch.manual_seed(0)
+    model = MODELS["AttentionCNN"]().eval()
+    mean = calc_mean_attention(model, small.train)
+    sad = torch.from_numpy(small.train.images[small.train.labels == 4][:, None]) / 255
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.from_numpy(mean[4]), model.map_attention(sad).mean(0))

@@ -43,6 +43,11 @@ def test_a_trial_is_recorded_read_back_and_never_touches_the_test_split(small, m
         patch.setattr(search, "fit", None)
         assert search.run_trial("b1_two_layer", TRIAL, blind) == json.loads(path.read_text()) == result
     table = search.read_trials("b1_two_layer", "small")
+    assert "best has a learning rate of **0.003**, dropout of **0.25** and **8-16** filters" in (
+        search.describe_search("b1_two_layer", table)
+    )
+    with pytest.raises(FileNotFoundError, match="no trial of b5_attention on small is on record; `make search`"):
+        search.read_trials("b5_attention", "small")
     assert table.loc[0, "kernels"] == "8-16" and table.loc[0, "validation_accuracy"] == result["validation_accuracy"]
     path.write_text(json.dumps(result | {"config": result["config"] | {"batch_size": 1}, "epochs": 99}))
     assert search.run_trial("b1_two_layer", TRIAL, blind)["epochs"] == 1, "a trial of other settings was read back"
