@@ -181,6 +181,48 @@ def compare_gradient_norms(before: pd.DataFrame, after: pd.DataFrame) -> Estimat
     return estimate_difference(*(np.log((table**2).sum(axis=1)) / 2 for table in (before, after)))
 
 
+# --- calibration --------------------------------------------------------------------------------
+
+
+def calc_probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Softmax of logits (N, 7) over a temperature above 0: float64 (N, 7), each row's sum 1."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def calc_reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> pd.DataFrame:
+    """How often a network that is so sure is right: a row for each of `bins` equal ranges of the largest
+    probability that has images, with `images`, their mean `confidence` and their `accuracy` (0-1).
+
+    probabilities: (N, 7); labels: int (N,)."""
+    confidence = probabilities.max(1)
+    table = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(1) == labels})
+    groups = table.groupby(np.minimum((confidence * bins).astype(int), bins - 1))
+    return groups.agg(images=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean"))
+
+
+def calc_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Expected calibration error, 0-1: how far confidence and accuracy lie apart, in the mean over the images
+    (Guo et al. 2017, arXiv:1706.04599, with 15 ranges)."""
+    table = calc_reliability(probabilities, labels)
+    return float(np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["images"]))
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature at which the labels are likeliest (Guo et al. 2017): to be fitted on the validation split."""
+    from scipy.optimize import minimize_scalar
+
+    rows = np.arange(len(labels))
+
+    def calc_loss(log_temperature: float) -> float:
+        return -np.log(calc_probabilities(logits, np.exp(log_temperature))[rows, labels] + 1e-12).mean()
+
+    return float(np.exp(minimize_scalar(calc_loss, bounds=(-3, 3), method="bounded").x))
+
+
+# --- tables of runs -----------------------------------------------------------------------------
+
 SUMMARY = {
     "train_accuracy": "train, as met (%)",
     "train_accuracy_clean": "train, clean (%)",

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fer_lib.augment import rotate
 from fer_lib.data import EMOTIONS, PIXELS, SIDE, SPLITS, VOTES, Dataset, Split
 from fer_lib.models import AttentionCNN
 from fer_lib.preprocess import scale_pixels
@@ -120,3 +121,55 @@ def calc_mean_attention(model: AttentionCNN, split: Split) -> np.ndarray:
     batches = torch.from_numpy(split.images[:, None]).split(256)
     maps = torch.cat([model.map_attention(scale_pixels(batch)) for batch in batches])
     return np.stack([maps[torch.from_numpy(split.labels) == label].mean(0) for label in range(len(EMOTIONS))])
+
+
+# --- how mirrored and how rotated the faces are -----------------------------------------------
+
+
+def measure_asymmetry(split: Split) -> np.ndarray:
+    """How much of each image's variance is lost if it is averaged with its mirror image: float (N,), 0 for a
+    symmetrical image, 0.5 for one that has nothing in common with its mirror image; NaN for one of a single grey."""
+    images = split.images.astype(np.float32)
+    odd = (images - images[:, :, ::-1]) / 2
+    with np.errstate(invalid="ignore"):
+        return (odd**2).mean((1, 2)) / images.var((1, 2))
+
+
+def tell_mirrored(train: Split, test: Split, ridge: float = 0.1) -> np.ndarray:
+    """Whether each test image is told from its own mirror image, bool (N,): one half right is chance.
+
+    By Fisher's linear discriminant between the training images and their mirror images, at half the resolution;
+    ridge: share of the mean variance added to each, so that it can be inverted. If it does no better than
+    chance, a mirrored face is as likely a face as any, as far as light, pose and framing go."""
+    odd_train, odd_test = (_take_odd_part(split) for split in (train, test))
+    covariance = odd_train.T @ odd_train / len(odd_train)
+    covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance), dtype=np.float32)
+    direction = np.linalg.solve(covariance, odd_train.mean(0))
+    return odd_test @ direction > 0
+
+
+def _take_odd_part(split: Split) -> np.ndarray:
+    """The antisymmetrical half of each image at half the resolution: float32 (N, 24 * 12)."""
+    half = split.images.reshape(-1, SIDE // 2, 2, SIDE // 2, 2).mean((2, 4), dtype=np.float32)
+    return (half - half[:, :, ::-1])[:, :, : SIDE // 4].reshape(len(half), -1)
+
+
+ANGLES = torch.arange(-40, 41, 4).float()
+
+
+def estimate_rotations(split: Split, template: np.ndarray) -> np.ndarray:
+    """How far each face is turned in the picture's plane, counter-clockwise in degrees: float (N,).
+
+    It is the angle by which the template, float (48, 48), must be turned to correlate best with the image,
+    within a disc; between the angles tried, 4 degrees apart and up to 40 either way, by a parabola."""
+    turned = rotate(torch.from_numpy(template).float().expand(len(ANGLES), 1, SIDE, SIDE), ANGLES)[:, 0]
+    grid = torch.arange(SIDE) - (SIDE - 1) / 2
+    disc = (grid[:, None] ** 2 + grid**2) < (SIDE / 2) ** 2
+    templates, images = turned[:, disc], torch.from_numpy(split.images)[:, disc].float()
+    templates, images = (part - part.mean(1, keepdim=True) for part in (templates, images))
+    fit = (images @ (templates / templates.norm(dim=1, keepdim=True)).T).numpy()
+    best = fit.argmax(1).clip(1, len(ANGLES) - 2)
+    left, middle, right = (fit[np.arange(len(fit)), best + step] for step in (-1, 0, 1))
+    curve = left - 2 * middle + right
+    offset = np.divide((left - right) / 2, curve, out=np.zeros_like(curve), where=curve < 0)
+    return ANGLES.numpy()[best] + 4 * offset.clip(-1, 1)

@@ -9,12 +9,16 @@ from fer_lib.evaluate import (
     Estimate,
     Verdict,
     calc_accuracy,
+    calc_calibration_error,
     calc_confusion,
     calc_macro_f1,
+    calc_probabilities,
     calc_recall,
+    calc_reliability,
     compare_sensitivity,
     estimate_difference,
     estimate_mean,
+    fit_temperature,
     judge_absence,
     judge_effect,
     measure_course,
@@ -151,3 +155,28 @@ def test_sensitivity_is_the_range_over_the_learning_rates():
     assert change.runs == 4 and change.mean == pytest.approx((0.04 + 0.06) / 2)
     fewer = compare_sensitivity(before, after[after["kernels"] != "16-64-64"])
     assert fewer.runs == 2
+
+
+def test_probabilities_are_the_softmax_whatever_the_logits_size():
+    np.testing.assert_allclose(calc_probabilities(np.array([[0.0, np.log(3)]])), [[0.25, 0.75]])
+    np.testing.assert_allclose(calc_probabilities(np.array([[0.0, np.log(9)]]), temperature=2), [[0.25, 0.75]])
+    np.testing.assert_allclose(calc_probabilities(np.array([[1e4, 0.0]], np.float16)), [[1, 0]])
+
+
+def test_calibration_of_a_case_worked_out_by_hand():
+    """Three images at 90% of which two are right, one at 60% that is right."""
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.4, 0.6]])
+    labels = np.array([0, 1, 1, 1])
+    table = calc_reliability(probabilities, labels)
+    assert table["images"].tolist() == [1, 3] and table["accuracy"].tolist() == pytest.approx([1, 2 / 3])
+    assert calc_calibration_error(probabilities, labels) == pytest.approx((0.4 + 3 * (0.9 - 2 / 3)) / 4)
+
+
+def test_the_temperature_that_made_the_labels_is_found_again():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (20_000, 7))
+    chances = calc_probabilities(logits).cumsum(1)
+    labels = (rng.random((len(logits), 1)) > chances).sum(1).clip(max=6)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.03)
+    assert calc_calibration_error(calc_probabilities(logits), labels) < 0.015
+    assert calc_calibration_error(calc_probabilities(3 * logits), labels) > 0.1
