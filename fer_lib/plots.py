@@ -15,9 +15,13 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 from fer_lib.augment import crop, rotate
 from fer_lib.data import EMOTIONS, SIDE, Dataset, Split
 from fer_lib.evaluate import (
+    calc_calibration_error,
     calc_confusion,
+    calc_probabilities,
     calc_recall,
+    calc_reliability,
     collect_results,
+    compare_runs,
     estimate_difference,
     estimate_mean,
     measure_sensitivity,
@@ -478,6 +482,100 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         f"{split.capitalize()} recall of {after[0].experiment.step}: better for {_join(won)}, worse for {_join(lost)} "
         "(interval clear of zero)",
     )
+    return figure
+
+
+EFFECTS = {
+    "validation_accuracy": "validation accuracy",
+    "test_accuracy": "test accuracy",
+    "last_gap_clean": "gap from training to validation, clean",
+}
+
+
+def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
+    """What each treatment changes, for several architectures: validation and test accuracy and the gap, each against
+    the architecture's own beginning, paired by seed, with 95% intervals.
+
+    groups: {architecture: (runs to begin with, [runs of a treatment, ...])}, the same treatments for each."""
+    figure, panels = _make_figure(
+        1, len(EFFECTS), figsize=(WIDTH, 1.8 + 0.45 * len(next(iter(groups.values()))[1])), sharey=True
+    )
+    colours, best = dict(zip(groups, (BEFORE, AFTER))), {}
+    for axes, (metric, label) in zip(panels, EFFECTS.items()):
+        axes.axvline(0, color="black", linewidth=0.8)
+        for side, (name, (start, treated)) in enumerate(groups.items()):
+            changes = [compare_runs(start, runs, metric) for runs in treated]
+            places = np.arange(len(treated)) + 0.15 * (2 * side - 1)
+            axes.hlines(places, [c.low for c in changes], [c.high for c in changes], color=colours[name], linewidth=2)
+            axes.plot([c.mean for c in changes], places, "o", color=colours[name], markersize=5, label=name)
+            if metric == "test_accuracy":
+                top = int(np.argmax([c.mean for c in changes]))
+                best[name] = f"{_treatment(treated[top])} {changes[top].format(sign=True)}"
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+.0f}")
+        axes.set_xlabel(f"{label}\n(points)", fontsize=8)
+        axes.grid(axis="y", visible=False)
+    panels[0].set_yticks(range(len(treated)), [_treatment(runs) for runs in treated])
+    panels[0].set_ylim(len(treated) - 0.5, -0.5)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
+    told = [f"in {name} {effect}" for name, effect in best.items()]
+    _set_title(figure, f"Test accuracy gains most, in points, by: {_join(told)}")
+    return figure
+
+
+def _treatment(runs: list) -> str:
+    """What is done to the images of these runs."""
+    augmentation, words = runs[0].experiment.augmentation, []
+    for field, word in (("flip", "flip"), ("rotation", "rotation"), ("crop_padding", "crop"), ("shift", "shift")):
+        words += [word] * bool(getattr(augmentation, field))
+    return ", ".join(["balanced"] * runs[0].experiment.balance + words) or "untreated"
+
+
+def plot_rotations(degrees: dict[str, np.ndarray]) -> Figure:
+    """How far the faces of each split are turned. degrees: {split: float (N,)} of `explore.estimate_rotations`."""
+    figure, axes = _make_figure(figsize=(WIDTH, 3.2))
+    bins = np.arange(-40, 41, 2)
+    for name, values in degrees.items():
+        axes.stairs(
+            np.histogram(values, bins)[0] / len(values), bins, color=SPLIT_COLOURS[name], label=name, linewidth=1.6
+        )
+    axes.set(
+        xlabel="estimated rotation in the picture's plane (degrees, counter-clockwise)", ylabel="share of the images"
+    )
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.legend()
+    told = {name: np.median(np.abs(degrees[name])) for name in ("train", "test")}
+    _set_title(
+        figure,
+        f"Test faces are turned as far as training faces: {told['test']:.1f}° and {told['train']:.1f}° in the median",
+    )
+    return figure
+
+
+def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[float]) -> Figure:
+    """How often each network is right when it is so sure, on the test split, before and after its temperature.
+
+    groups: the runs of each step, whose images are pooled; labels: int (N,); temperatures: one a step."""
+    figure, panels = _make_figure(1, len(groups), figsize=(WIDTH, 3.6), sharey=True, squeeze=False)
+    told = []
+    for axes, runs, temperature in zip(panels[0], groups, temperatures, strict=True):
+        axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
+        errors = []
+        for value, colour, label in (
+            (1.0, BEFORE, "as trained"),
+            (temperature, AFTER, f"temperature {temperature:.2f}"),
+        ):
+            shares = np.concatenate([calc_probabilities(run.logits["test"], value) for run in runs])
+            table = calc_reliability(shares, np.tile(labels, len(runs)))
+            errors.append(calc_calibration_error(shares, np.tile(labels, len(runs))))
+            axes.plot(table["confidence"], table["accuracy"], "o-", color=colour, markersize=4, label=label)
+        axes.set_title(f"{_name(runs[0])}", fontsize=9)
+        axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
+        axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+        axes.legend(fontsize=8, loc="upper left")
+        told.append(f"{100 * errors[0]:.1f} to {100 * errors[1]:.1f} in {runs[0].experiment.step}")
+    panels[0, 0].set_ylabel("accuracy on the test split")
+    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    _set_title(figure, f"One temperature brings the calibration error, in points, from {_join(told)}")
     return figure
 
 

@@ -96,6 +96,9 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_gaps([after[:1]]),
         plots.plot_accuracies([before[:1], after[:1]], "test_accuracy"),
         plots.plot_recall_change(before, after, labels, "test"),
+        plots.plot_effects({"A1": (before, [after, before]), "B1": (after, [before, after])}),
+        plots.plot_reliability([before, after], labels, [1.5, 2.0]),
+        plots.plot_rotations({name: np.linspace(-30, 30, 50) for name in ("train", "validation", "test")}),
         plots.plot_curves(before[:1], after[:1]),  # of one seed: no interval, and no error
         plots.plot_recall_change(before[:1], after[:1], labels, "test"),
     ):
