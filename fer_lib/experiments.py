@@ -233,6 +233,15 @@ EXPERIMENTS = _REPORTS | {
 """Every experiment by name: the reports' in their order, the dispute's, the way to the strong model."""
 
 
+def list_treatments(name: str) -> list[str]:
+    """An experiment and its variants in the dispute: untreated first, then one treatment each, then all together,
+    then balanced."""
+    basis = find_experiment(name)
+    kin = [basis, *(e for e in EXPERIMENTS.values() if e.report == "D" and e.title.startswith(f"{basis.step}, "))]
+    order = list(TREATMENTS.values())
+    return [e.name for e in sorted(kin, key=lambda e: (e.balance, order.index(e.augmentation)))]
+
+
 def find_experiment(name: str, **changes) -> Experiment:
     """The experiment of that name, with some of its fields changed.
 

@@ -4,7 +4,7 @@ import pytest
 
 from fer_lib.augment import Augmentation
 from fer_lib.evaluate import calc_confusion, calc_recall
-from fer_lib.experiments import EXPERIMENTS, find_experiment
+from fer_lib.experiments import EXPERIMENTS, find_experiment, list_treatments
 from fer_lib.preprocess import calc_upsampling_factors
 from fer_lib.record import read_run
 from tests.conftest import needs_fer2013
@@ -92,8 +92,9 @@ def test_a_recorded_config_matches_itself_only_and_survives_new_fields():
 @pytest.mark.parametrize("basis", ["a5_deeper_head", "b3_three_layer_resnet"])
 def test_in_the_dispute_only_the_treatment_changes_and_every_one_is_there(basis):
     basis = EXPERIMENTS[basis]
-    family = [basis, *(e for e in EXPERIMENTS.values() if e.report == "D" and e.title.startswith(basis.step))]
-    for experiment in family[1:]:
+    family = [EXPERIMENTS[name] for name in list_treatments(basis.name)]
+    assert basis in family and family[0].augmentation == Augmentation() and not family[0].balance
+    for experiment in set(family) - {basis}:
         changed = {key for key, value in experiment.config.items() if value != basis.config[key]}
         assert changed and changed <= {"balance", "augmentation"}
     treatments = {(e.balance, e.augmentation) for e in family}
