@@ -181,6 +181,23 @@ def compare_gradient_norms(before: pd.DataFrame, after: pd.DataFrame) -> Estimat
     return estimate_difference(*(np.log((table**2).sum(axis=1)) / 2 for table in (before, after)))
 
 
+def estimate_accuracy(runs: list, labels: np.ndarray, chosen: np.ndarray) -> Estimate:
+    """Test accuracy over the runs on some of the images. labels: int (N,); chosen: bool (N,)."""
+    return estimate_mean([calc_accuracy(run.logits["test"][chosen], labels[chosen]) for run in runs])
+
+
+def tabulate_subsets(groups: list[list], labels: np.ndarray, subsets: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Test accuracy in percent, with 95% intervals over the seeds, on parts of the test split: a row a part, with
+    its number of images, a column a step. labels: int (N,); subsets: {name: bool (N,)}."""
+    rows = {}
+    for name, chosen in subsets.items():
+        rows[name] = {"images": f"{chosen.sum():,}"}
+        rows[name] |= {
+            f"{runs[0].experiment.step} (%)": estimate_accuracy(runs, labels, chosen).format() for runs in groups
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 # --- calibration --------------------------------------------------------------------------------
 
 

@@ -123,6 +123,19 @@ def calc_mean_attention(model: AttentionCNN, split: Split) -> np.ndarray:
     return np.stack([maps[torch.from_numpy(split.labels) == label].mean(0) for label in range(len(EMOTIONS))])
 
 
+def calc_ceilings(agreement: pd.DataFrame) -> dict[str, float]:
+    """What FER+'s votes say of the accuracy that FER2013's labels allow, 0-1. agreement: of `measure_agreement`.
+
+    majority: of always answering what most taggers chose, among the seven, wrong where there is no such choice;
+    majority where there is one: of the same on the other images alone; tagger: of one tagger, drawn at random."""
+    chosen = agreement[agreement["choice"] >= 0]
+    return {
+        "majority": float(agreement["agrees"].mean()),
+        "majority where there is one": float(chosen["agrees"].mean()),
+        "tagger": float(agreement["share"].mean()),
+    }
+
+
 # --- how mirrored and how rotated the faces are -----------------------------------------------
 
 

@@ -22,6 +22,7 @@ from fer_lib.evaluate import (
     calc_reliability,
     collect_results,
     compare_runs,
+    estimate_accuracy,
     estimate_difference,
     estimate_mean,
     measure_sensitivity,
@@ -576,6 +577,32 @@ def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[
     panels[0, 0].set_ylabel("accuracy on the test split")
     panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
     _set_title(figure, f"One temperature brings the calibration error, in points, from {_join(told)}")
+    return figure
+
+
+def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np.ndarray) -> Figure:
+    """Test accuracy of each step against how many of FER+'s taggers chose FER2013's label, and how many images that is.
+
+    labels: int (N,); share: of the votes for the label, float (N,), 0-1."""
+    tenths = np.round(10 * share).astype(int)
+    counts = np.bincount(tenths, minlength=11)
+    places = np.flatnonzero(counts)
+    figure, (axes, below) = _make_figure(2, 1, figsize=(WIDTH, 4.4), sharex=True, height_ratios=(3, 1))
+    for runs, colour in zip(groups, sns.color_palette("colorblind", len(groups))):
+        found = [estimate_accuracy(runs, labels, tenths == place) for place in places]
+        axes.fill_between(places / 10, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.2)
+        axes.plot(places / 10, [e.mean for e in found], "o-", color=colour, markersize=4, label=_name(runs[0]))
+    axes.set(ylabel="test accuracy", ylim=(0, 1))
+    axes.legend(fontsize=8)
+    below.bar(places / 10, counts[places], 0.085, color=BEFORE)
+    below.set(xlabel="taggers who chose FER2013's label", ylabel="test images")
+    for axis in (axes.yaxis, below.xaxis):
+        axis.set_major_formatter(PercentFormatter(1, 0))
+    _set_title(
+        figure,
+        f"Where no tagger shares the label {groups[-1][0].experiment.step} is right on {found[0].mean:.0%} of the images, "
+        f"where all do, on {found[-1].mean:.0%}",
+    )
     return figure
 
 

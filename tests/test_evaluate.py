@@ -24,6 +24,7 @@ from fer_lib.evaluate import (
     measure_course,
     measure_gradients,
     measure_sensitivity,
+    tabulate_subsets,
     tabulate_verdicts,
     test_mcnemar,
 )
@@ -180,3 +181,11 @@ def test_the_temperature_that_made_the_labels_is_found_again():
     assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.03)
     assert calc_calibration_error(calc_probabilities(logits), labels) < 0.015
     assert calc_calibration_error(calc_probabilities(3 * logits), labels) > 0.1
+
+
+def test_accuracy_on_parts_of_the_test_split():
+    run = SimpleNamespace(logits={"test": LOGITS}, experiment=SimpleNamespace(step="A1"))
+    parts = {"all": LABELS >= 0, "zeros": LABELS == 0}
+    table = tabulate_subsets([[run, run]], LABELS, parts)
+    assert table["images"].tolist() == ["6", "3"] and table["A1 (%)"].tolist() == ["66.7 ± 0.0", "66.7 ± 0.0"]
+    assert tabulate_subsets([[run]], LABELS, {"twos": LABELS == 2})["A1 (%)"].tolist() == ["0.0"]

@@ -10,6 +10,7 @@ from fer_lib import data, plots
 from fer_lib.evaluate import collect_results, summarise_costs, summarise_experiments
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.explore import (
+    calc_ceilings,
     calc_eigenfaces,
     calc_mean_faces,
     find_duplicates,
@@ -97,6 +98,7 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_accuracies([before[:1], after[:1]], "test_accuracy"),
         plots.plot_recall_change(before, after, labels, "test"),
         plots.plot_effects({"A1": (before, [after, before]), "B1": (after, [before, after])}),
+        plots.plot_accuracy_by_agreement([before, after], labels, np.arange(len(labels)) % 11 / 10),
         plots.plot_reliability([before, after], labels, [1.5, 2.0]),
         plots.plot_rotations({name: np.linspace(-30, 30, 50) for name in ("train", "validation", "test")}),
         plots.plot_curves(before[:1], after[:1]),  # of one seed: no interval, and no error
@@ -155,6 +157,9 @@ def test_agreement_counts_votes_for_the_label(small):
     other = table["label"] != 0
     assert table.loc[other, "agrees"].all() and (table.loc[other, "share"] == 0.8).all()
     assert not table.loc[~other, "agrees"].any() and (table.loc[~other, "choice"] == -1).all()
+    ceilings = calc_ceilings(table)
+    assert ceilings["majority where there is one"] == 1 and ceilings["majority"] == other.mean()
+    assert ceilings["tagger"] == pytest.approx(0.8 * other.mean())
 
 
 @pytest.fixture(scope="module")
