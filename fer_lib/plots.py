@@ -598,10 +598,9 @@ def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np
     below.set(xlabel="taggers who chose FER2013's label", ylabel="test images")
     for axis in (axes.yaxis, below.xaxis):
         axis.set_major_formatter(PercentFormatter(1, 0))
+    step, ends = groups[-1][0].experiment.step, [found[0].mean, found[-1].mean]
     _set_title(
-        figure,
-        f"Where no tagger shares the label {groups[-1][0].experiment.step} is right on {found[0].mean:.0%} of the images, "
-        f"where all do, on {found[-1].mean:.0%}",
+        figure, f"Where no tagger shares the label {step} is right on {ends[0]:.0%}, where all do on {ends[1]:.0%}"
     )
     return figure
 
