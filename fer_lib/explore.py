@@ -174,15 +174,18 @@ def estimate_rotations(split: Split, template: np.ndarray) -> np.ndarray:
     """How far each face is turned in the picture's plane, counter-clockwise in degrees: float (N,).
 
     It is the angle by which the template, float (48, 48), must be turned to correlate best with the image,
-    within a disc; between the angles tried, 4 degrees apart and up to 40 either way, by a parabola."""
+    within a disc; between the angles tried, 4 degrees apart and up to 40 either way, by a parabola. NaN where
+    it does so at an end of that range: such an image is seldom a face seen from the front."""
     turned = rotate(torch.from_numpy(template).float().expand(len(ANGLES), 1, SIDE, SIDE), ANGLES)[:, 0]
     grid = torch.arange(SIDE) - (SIDE - 1) / 2
     disc = (grid[:, None] ** 2 + grid**2) < (SIDE / 2) ** 2
     templates, images = turned[:, disc], torch.from_numpy(split.images)[:, disc].float()
     templates, images = (part - part.mean(1, keepdim=True) for part in (templates, images))
     fit = (images @ (templates / templates.norm(dim=1, keepdim=True)).T).numpy()
-    best = fit.argmax(1).clip(1, len(ANGLES) - 2)
+    best = fit.argmax(1)
+    inside = (0 < best) & (best < len(ANGLES) - 1)
+    best = np.where(inside, best, 1)
     left, middle, right = (fit[np.arange(len(fit)), best + step] for step in (-1, 0, 1))
     curve = left - 2 * middle + right
     offset = np.divide((left - right) / 2, curve, out=np.zeros_like(curve), where=curve < 0)
-    return ANGLES.numpy()[best] + 4 * offset.clip(-1, 1)
+    return np.where(inside, ANGLES.numpy()[best] + 4 * offset, np.nan)

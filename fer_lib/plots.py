@@ -511,15 +511,14 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
             axes.plot([c.mean for c in changes], places, "o", color=colours[name], markersize=5, label=name)
             if metric == "test_accuracy":
                 top = int(np.argmax([c.mean for c in changes]))
-                best[name] = f"{_treatment(treated[top])} {changes[top].format(sign=True)}"
-        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+.0f}")
+                best[name] = f"{_treatment(treated[top])} in {name} ({changes[top].format(sign=True)})"
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}")
         axes.set_xlabel(f"{label}\n(points)", fontsize=8)
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(treated)), [_treatment(runs) for runs in treated])
     panels[0].set_ylim(len(treated) - 0.5, -0.5)
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
-    told = [f"in {name} {effect}" for name, effect in best.items()]
-    _set_title(figure, f"Test accuracy gains most, in points, by: {_join(told)}")
+    _set_title(figure, f"Most points gained on test: {_join(list(best.values()))}")
     return figure
 
 
@@ -534,20 +533,20 @@ def _treatment(runs: list) -> str:
 def plot_rotations(degrees: dict[str, np.ndarray]) -> Figure:
     """How far the faces of each split are turned. degrees: {split: float (N,)} of `explore.estimate_rotations`."""
     figure, axes = _make_figure(figsize=(WIDTH, 3.2))
-    bins = np.arange(-40, 41, 2)
+    bins, told = np.arange(-40, 41, 2), {}
     for name, values in degrees.items():
-        axes.stairs(
-            np.histogram(values, bins)[0] / len(values), bins, color=SPLIT_COLOURS[name], label=name, linewidth=1.6
-        )
-    axes.set(
-        xlabel="estimated rotation in the picture's plane (degrees, counter-clockwise)", ylabel="share of the images"
-    )
+        found = values[np.isfinite(values)]
+        shares = np.histogram(found, bins)[0] / len(found)
+        label = f"{name}, for {len(found) / len(values):.0%} of the images"
+        axes.stairs(shares, bins, color=SPLIT_COLOURS[name], label=label, linewidth=1.6)
+        told[name] = np.median(np.abs(found))
+    axes.set_xlabel("estimated rotation in the picture's plane (degrees, counter-clockwise)")
+    axes.set_ylabel("share of these")
     axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
-    axes.legend()
-    told = {name: np.median(np.abs(degrees[name])) for name in ("train", "test")}
+    axes.legend(fontsize=8)
     _set_title(
         figure,
-        f"Test faces are turned as far as training faces: {told['test']:.1f}° and {told['train']:.1f}° in the median",
+        f"Test faces are turned by {told['test']:.1f}° in the median, training faces by {told['train']:.1f}°",
     )
     return figure
 
