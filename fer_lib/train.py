@@ -35,7 +35,7 @@ from fer_lib.preprocess import balance_classes, scale_pixels
 from fer_lib.recipe import average_weights, make_optimizer, make_views, mix_images, set_learning_rate, shrink_images
 from fer_lib.track import Mirror, mirror_run
 
-INFERENCE_BATCH = 64  # on a CPU, small enough that the activations stay in its cache
+INFERENCE_BATCH = {"cpu": 64}  # images; on a CPU few, so that the activations stay in its cache
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def predict_logits(
     view: of `recipe.make_views`; of several images, the logarithm of the mean of their probabilities."""
     model.eval()
     logits = []
-    for batch in hardware.put(split.images).split(INFERENCE_BATCH):
+    for batch in hardware.put(split.images).split(INFERENCE_BATCH.get(hardware.device.type, 1024)):
         shown = [model(one) for one in make_views(make_inputs(batch, experiment, hardware), view)]
         logits.append(shown[0] if len(shown) == 1 else torch.stack(shown).softmax(-1).mean(0).log())
     return torch.cat(logits).cpu().numpy()
