@@ -431,15 +431,8 @@ def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -
     """Confusion matrices, each row in shares of its class and averaged over the runs."""
     figure, panels = _make_figure(1, 2, figsize=(WIDTH, 4.3), sharey=True)
     for axes, runs in zip(panels, (before, after)):
-        shares = _mean_confusion(runs, labels, split)
-        sns.heatmap(
-            shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
-            square=True, cbar=False, xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axes,
-        )  # fmt: skip
-        axes.set_title(f"{_name(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}", fontsize=9)
-        axes.set_xlabel("predicted")
-        axes.tick_params(axis="x", rotation=45)
-        axes.tick_params(axis="y", rotation=0, labelleft=axes is panels[0])
+        name = f"{_name(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}"
+        _draw_confusion(axes, _mean_confusion(runs, labels, split), name, axes is panels[0])
     panels[0].set_ylabel("label")
     shares = _mean_confusion(after, labels, split)
     np.fill_diagonal(shares, 0)
@@ -450,6 +443,18 @@ def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -
         f"{shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}, its commonest error",
     )
     return figure
+
+
+def _draw_confusion(axes, shares: np.ndarray, name: str, labelled: bool) -> None:
+    """One matrix of shares (7, 7), 0-1, in percent; labelled: whether the classes stand at its left."""
+    sns.heatmap(
+        shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
+        square=True, cbar=False, xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axes,
+    )  # fmt: skip
+    axes.set_title(name, fontsize=9)
+    axes.set_xlabel("predicted")
+    axes.tick_params(axis="x", rotation=90, labelsize=8)
+    axes.tick_params(axis="y", rotation=0, labelsize=8, labelleft=labelled)
 
 
 def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
@@ -601,6 +606,52 @@ def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np
     _set_title(
         figure, f"Where no tagger shares the label {step} is right on {ends[0]:.0%}, where all do on {ends[1]:.0%}"
     )
+    return figure
+
+
+VERDICT_COLOURS = {"confirmed": WON, "not confirmed": BEFORE, "refuted": LOST}
+
+
+def plot_verdicts(verdicts: list) -> Figure:
+    """Every effect in points that a claim was judged by: as measured, with its interval, and as reported."""
+    shown = [verdict for verdict in verdicts if verdict.unit == "points"]
+    figure, axes = _make_figure(figsize=(WIDTH, 1.4 + 0.3 * len(shown)))
+    axes.axvline(0, color="black", linewidth=0.8)
+    for place, verdict in enumerate(shown):
+        effect, colour = verdict.measured, VERDICT_COLOURS[verdict.verdict]
+        axes.hlines(place, effect.low, effect.high, color=colour, linewidth=2)
+        axes.plot(effect.mean, place, "o", color=colour, markersize=5)
+        if verdict.reported is not None:
+            axes.plot(verdict.reported, place, "D", color="black", markerfacecolor="none", markersize=6)
+    for name, colour in VERDICT_COLOURS.items():
+        axes.plot([], [], "o-", color=colour, label=name)
+    axes.plot([], [], "D", color="black", markerfacecolor="none", label="reported")
+    axes.set_yticks(range(len(shown)), [f"{verdict.claim}  {verdict.quantity}" for verdict in shown], fontsize=7)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlabel("effect in points, with 95% interval over seeds")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}")
+    axes.grid(axis="y", visible=False)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=4)
+    counts = [f"{sum(verdict.verdict == name for verdict in shown)} {name}" for name in VERDICT_COLOURS]
+    _set_title(figure, f"Of {len(shown)} effects that the claims rest on, {_join(counts)}")
+    return figure
+
+
+def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
+    """Confusion matrices on the test split side by side, each row in shares of its class.
+
+    confusions: {name: counts (7, 7)}."""
+    figure, panels = _make_figure(
+        1, len(confusions), figsize=(WIDTH, 0.6 + 7.4 / len(confusions)), sharey=True, squeeze=False
+    )
+    for axes, (name, counts) in zip(panels[0], confusions.items()):
+        shares = counts / counts.sum(1, keepdims=True).clip(1)
+        _draw_confusion(axes, shares, name, axes is panels[0, 0])
+        np.fill_diagonal(shares, 0)
+        label, taken = np.unravel_index(shares.argmax(), shares.shape)
+        error = f"{name} takes {shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}"
+    panels[0, 0].set_ylabel("label")
+    _set_title(figure, f"Test, percent of each class: {error}, its commonest error")
     return figure
 
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from fer_lib import data, plots
-from fer_lib.evaluate import collect_results, summarise_costs, summarise_experiments
+from fer_lib.evaluate import Estimate, Verdict, collect_results, summarise_costs, summarise_experiments
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.explore import (
     calc_ceilings,
@@ -97,6 +97,10 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_gaps([after[:1]]),
         plots.plot_accuracies([before[:1], after[:1]], "test_accuracy"),
         plots.plot_recall_change(before, after, labels, "test"),
+        plots.plot_verdicts([Verdict("A-C2", "accuracy", 0.03, Estimate(0.01, -0.01, 0.03, 3), "not confirmed", "")]),
+        plots.plot_confusion_counts(
+            {name: np.diag([5] * 7) + np.eye(7, k=1, dtype=int) for name in ("A5", "B3", "S13")}
+        ),
         plots.plot_effects({"A1": (before, [after, before]), "B1": (after, [before, after])}),
         plots.plot_accuracy_by_agreement([before, after], labels, np.arange(len(labels)) % 11 / 10),
         plots.plot_reliability([before, after], labels, [1.5, 2.0]),
