@@ -1,0 +1,96 @@
+"""A user's own picture: find the faces in it, cut them out as FER2013's are, and say what a network makes of them."""
+
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import nn
+
+from fer_lib.data import SIDE
+from fer_lib.faces import draw_faces
+from fer_lib.preprocess import scale_pixels
+from fer_lib.recipe import make_views
+
+LONGEST = 1600
+"""Pixels of a picture's longer side, to which larger ones are shrunk: enough for a face of a twelfth of it."""
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    """A picture in grey, uint8 (H, W), upright as its EXIF says, what is transparent in it white, its longer
+    side at most `LONGEST`.
+
+    Raises FileNotFoundError, and ValueError, saying why, for a file that is no picture, is damaged, or is too
+    large or too small to use."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a picture")
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image.draft("L", (LONGEST, LONGEST))  # a JPEG can be decoded at a fraction of its size
+            image.load()
+            grey = _to_grey(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is no picture that can be read; JPEG, PNG and most other formats can") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{path} is too large, over 178 million pixels; shrink it first") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+    grey.thumbnail((LONGEST, LONGEST))
+    if min(grey.size) < SIDE:
+        raise ValueError(f"{path} is {grey.width}x{grey.height} pixels; at least {SIDE}x{SIDE} are needed")
+    return np.asarray(grey)
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits; PIL's own conversion cuts them off at 255
+        return Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return image.convert("L")
+
+
+def find_faces(picture: np.ndarray) -> np.ndarray:
+    """The frontal, upright faces of a picture, uint8 (H, W): int (N, 4), left, top, width and height of each in
+    pixels, the largest first; none is (0, 4).
+
+    By the cascade that comes with OpenCV (Viola and Jones 2001, doi:10.1109/CVPR.2001.990517), as FER2013's were."""
+    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    least = max(24, min(picture.shape) // 12)
+    found = cascade.detectMultiScale(picture, scaleFactor=1.1, minNeighbors=5, minSize=(least, least))
+    boxes = np.array(found, int).reshape(-1, 4)
+    return boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
+
+
+def cut_faces(picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """What lies in each box, at FER2013's size: uint8 (N, 48, 48). Arguments as of `find_faces`."""
+    faces = np.empty((len(boxes), SIDE, SIDE), np.uint8)
+    for face, (left, top, width, height) in zip(faces, boxes):
+        way = cv2.INTER_AREA if width > SIDE else cv2.INTER_CUBIC
+        face[:] = cv2.resize(picture[top : top + height, left : left + width], (SIDE, SIDE), interpolation=way)
+    return faces
+
+
+@torch.inference_mode()
+def predict_faces(model: nn.Module, faces: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities of the seven classes, float (N, 7), in the mean over each face and its mirror image.
+
+    faces: uint8 (N, 48, 48); temperature: of `evaluate.fit_temperature`, fitted under the same view."""
+    inputs = scale_pixels(torch.from_numpy(faces[:, None]))
+    logits = torch.stack([model.eval()(view) for view in make_views(inputs, "flip")]).softmax(-1).mean(0).log()
+    return (logits / temperature).softmax(-1).numpy()
+
+
+def draw_picture(count: int = 3, seed: int = 0) -> np.ndarray:
+    """A picture with drawn faces of some classes in it, for a reader without a photograph: uint8 (H, W)."""
+    rng = np.random.default_rng(seed)
+    size, gap = 180, 60
+    picture = np.full((size + 2 * gap, gap + count * (size + gap)), 128, np.uint8)
+    for place, face in enumerate(draw_faces(rng.permutation(7)[:count], rng)):
+        left = gap + place * (size + gap)
+        picture[gap : gap + size, left : left + size] = cv2.resize(face, (size, size), interpolation=cv2.INTER_CUBIC)
+    return picture

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fer_lib import photo
+from fer_lib.models import BaselineModel
+from fer_lib.photo import cut_faces, draw_picture, find_faces, predict_faces, read_picture
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return draw_picture()
+
+
+@pytest.fixture
+def save(picture, tmp_path):
+    """Save the drawn picture, or another, as a file of this name."""
+
+    def write(name, image=None, **options):
+        (image or Image.fromarray(picture)).save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return write
+
+
+def test_each_drawn_face_is_found_where_it_was_put(picture):
+    boxes = find_faces(picture)
+    assert boxes.shape == (3, 4)
+    centres = np.sort(boxes[:, 0] + boxes[:, 2] / 2)
+    assert np.abs(centres - [150, 390, 630]).max() < 25
+    assert (np.diff(boxes[:, 2] * boxes[:, 3]) <= 0).all(), "the largest first"
+
+
+def test_a_picture_without_a_face_has_none():
+    boxes = find_faces(np.full((300, 400), 128, np.uint8))
+    assert boxes.shape == (0, 4) and cut_faces(np.zeros((300, 400), np.uint8), boxes).shape == (0, 48, 48)
+
+
+def test_a_cut_face_is_what_lies_in_the_box(picture):
+    (face,) = cut_faces(picture, np.array([[60, 60, 180, 180]]))
+    whole = np.asarray(Image.fromarray(picture[60:240, 60:240]).resize((48, 48), Image.Resampling.BOX))
+    assert np.abs(face.astype(int) - whole).mean() < 2
+    (small,) = cut_faces(picture, np.array([[60, 60, 20, 20]]))
+    assert small.shape == (48, 48)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.bmp"])
+def test_every_usual_format_gives_the_same_picture(save, picture, name):
+    read = read_picture(save(name))
+    assert read.dtype == np.uint8 and read.shape == picture.shape
+    assert np.abs(read.astype(int) - picture).mean() < 3
+
+
+def test_a_picture_is_turned_upright_as_its_exif_says(save, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side
+    sideways = Image.fromarray(np.rot90(picture).copy())
+    read = read_picture(save("a.jpg", sideways, exif=exif, quality=95))
+    assert np.abs(read.astype(int) - picture).mean() < 3
+
+
+def test_what_is_transparent_is_white(save, picture):
+    image = Image.fromarray(picture).convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 50, 50))
+    read = read_picture(save("a.png", image))
+    assert (read[:50, :50] == 255).all() and (read[60:, 60:] == picture[60:, 60:]).all()
+    palette = Image.fromarray(picture).convert("P")
+    assert (read_picture(save("b.png", palette, transparency=int(np.asarray(palette)[0, 0])))[0, 0]) == 255
+
+
+def test_colour_and_16_bits_become_grey(save, picture):
+    colour = Image.merge("RGB", [Image.fromarray(picture)] * 3)
+    assert np.abs(read_picture(save("a.png", colour)).astype(int) - picture).max() <= 1
+    deep = Image.fromarray(picture.astype(np.uint16) * 257)
+    assert (read_picture(save("b.png", deep)) == picture).all()
+
+
+def test_a_huge_picture_is_shrunk_and_its_faces_are_found(save, picture):
+    huge = Image.fromarray(picture).resize((picture.shape[1] * 8, picture.shape[0] * 8))
+    read = read_picture(save("a.jpg", huge))
+    assert max(read.shape) == photo.LONGEST and len(find_faces(read)) == 3
+
+
+def test_what_cannot_be_used_is_told(save, tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="none.jpg does not exist; give the path of a picture"):
+        read_picture(tmp_path / "none.jpg")
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(ValueError, match="text.jpg is no picture that can be read"):
+        read_picture(tmp_path / "text.jpg")
+    whole = save("cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="cut.png is damaged"):
+        read_picture(tmp_path / "cut.png")
+    with pytest.raises(ValueError, match="tiny.png is 20x30 pixels; at least 48x48 are needed"):
+        read_picture(save("tiny.png", Image.new("L", (20, 30))))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="huge.png is too large, .*; shrink it first"):
+        read_picture(save("huge.png"))
+
+
+def test_a_prediction_is_the_mean_over_both_views_and_hardly_minds_the_mirror(picture):
+    torch.manual_seed(0)
+    model = BaselineModel()
+    faces = cut_faces(picture, find_faces(picture))
+    shares = predict_faces(model, faces, temperature=1.0)
+    assert shares.shape == (3, 7)
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
+    mirrored = predict_faces(model, faces[:, :, ::-1].copy(), temperature=1.0)
+    np.testing.assert_allclose(mirrored, shares, rtol=1e-4)
+    with torch.inference_mode():
+        plain = model(torch.from_numpy(faces[:, None]) / 255).softmax(-1)
+        other = model(torch.from_numpy(faces[:, None, :, ::-1].copy()) / 255).softmax(-1)
+    np.testing.assert_allclose(shares, (plain + other) / 2, rtol=1e-4)
+    flat = predict_faces(model, faces, temperature=1000.0)
+    np.testing.assert_allclose(flat, 1 / 7, atol=1e-3)
