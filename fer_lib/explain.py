@@ -1,0 +1,74 @@
+"""Which parts of a face a network's answer rests on, and whether that is true."""
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import IntegratedGradients
+from torch import nn
+
+from fer_lib.data import EMOTIONS, SIDE, Split
+from fer_lib.preprocess import scale_pixels
+
+BLOCK = 6
+"""Side in pixels of the squares that are masked: 8 by 8 of them make a face."""
+
+
+def calc_saliency(model: nn.Module, split: Split, steps: int = 16) -> np.ndarray:
+    """How much each pixel of each image adds to or takes from the logit of its label: float32 (N, 48, 48), at least 0.
+
+    Absolute integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365, by captum) from the split's mean
+    image to the image, in so many steps."""
+    model.eval()
+    method = IntegratedGradients(model)
+    start = scale_pixels(torch.from_numpy(split.images.mean(0, dtype=np.float64))).float()[None, None]
+    maps = []
+    batches = zip(torch.from_numpy(split.images[:, None]).split(64), torch.from_numpy(split.labels).split(64))
+    for images, labels in batches:
+        inputs = scale_pixels(images)
+        found = method.attribute(inputs, start.expand_as(inputs), target=labels, n_steps=steps)
+        maps.append(found[:, 0].abs().detach().float())
+    return torch.cat(maps).numpy()
+
+
+def calc_mean_saliency(saliency: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mean map of each class's images, each map's own sum brought to 1 first: float (7, 48, 48);
+    NaN for a class without images."""
+    shares = saliency / saliency.sum((1, 2), keepdims=True)
+    total = np.stack([shares[labels == label].sum(0) for label in range(len(EMOTIONS))])
+    with np.errstate(invalid="ignore"):
+        return total / np.bincount(labels, minlength=len(EMOTIONS))[:, None, None]
+
+
+def measure_masking(model: nn.Module, split: Split, saliency: np.ndarray, seed: int = 0) -> pd.DataFrame:
+    """Accuracy (0-1) when more and more of each face is hidden: by what its own map marks most, by what it marks
+    least, and at random. A row a share of the face hidden (the index), a column a way.
+
+    What is hidden takes the grey of the split's mean image there. saliency: of `calc_saliency`. If the map is
+    true, accuracy falls fastest by what it marks most."""
+    blocks = _sum_blocks(saliency)
+    chance = np.random.default_rng(seed).random(blocks.shape)
+    orders = {"most salient first": -blocks, "at random": chance, "least salient first": blocks}
+    counts = np.arange(0, blocks.shape[1] // 2 + 1, 4)
+    rows = {
+        count / blocks.shape[1]: {name: _judge_masked(model, split, order, count) for name, order in orders.items()}
+        for count in counts
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _sum_blocks(maps: np.ndarray) -> np.ndarray:
+    """Maps (N, 48, 48) summed over each square: (N, 64)."""
+    count = SIDE // BLOCK
+    return maps.reshape(-1, count, BLOCK, count, BLOCK).sum((2, 4)).reshape(len(maps), -1)
+
+
+@torch.inference_mode()
+def _judge_masked(model: nn.Module, split: Split, order: np.ndarray, count: int) -> float:
+    """Accuracy with the first `count` squares of each image in the order of (N, 64) hidden."""
+    hidden = np.zeros(order.shape, bool)
+    np.put_along_axis(hidden, order.argsort(1, kind="stable")[:, :count], True, 1)
+    side = SIDE // BLOCK
+    mask = hidden.reshape(-1, side, side).repeat(BLOCK, 1).repeat(BLOCK, 2)
+    images = np.where(mask, split.images.mean(0), split.images).astype(np.float32) / 255
+    logits = [model.eval()(batch) for batch in torch.from_numpy(images[:, None]).split(256)]
+    return float((torch.cat(logits).argmax(1).numpy() == split.labels).mean())
