@@ -34,12 +34,14 @@ rule site:
         " && sphinx-build -q -E -d .snakemake/doctrees reports reports/site && rm -r reports/jupyter_execute"
 
 
-def choose_parameters(wildcards, input):
-    """What of the quick profile this notebook takes, as YAML; nothing where FER2013 is at hand."""
+def choose_parameters(wildcards):
+    """What of the quick profile this notebook takes, as YAML; nothing where FER2013 is at hand.
+
+    It must not ask for the rule's input: Snakemake then takes no change of it for a reason to run again."""
     import papermill
 
     profile = yaml.safe_load(Path("params/quick.yaml").read_text()) if QUICK else {}
-    known = papermill.inspect_notebook(input[0])
+    known = papermill.inspect_notebook(f"notebooks/{wildcards.name}.ipynb")
     return json.dumps({name: value for name, value in profile.items() if name in known})
 
 

@@ -55,6 +55,15 @@ def test_every_notebook_is_a_page_that_says_it_is_not_fer2013(site):
         assert "drawn faces, not FER2013" in page.read_text()
 
 
+def test_once_fer2013_is_there_the_report_is_made_anew(site):
+    """The plan alone: what the drawn faces gave is not up to date any more."""
+    environment = {k: v for k, v in os.environ.items() if k != "FER_RUNS"} | {"FER_DATA": "a file"}
+    command = ["snakemake", "--cores", "2", "--rerun-triggers", "mtime", "params", "-n", "site"]
+    done = subprocess.run(command, cwd=site.parents[1], text=True, capture_output=True, env=environment)
+    planned = re.search(r"^notebook +(\d+)$", done.stdout, re.M)
+    assert planned and int(planned[1]) == len(list((PROJECT / "notebooks").glob("*.ipynb"))), done.stdout + done.stderr
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the site")
 def test_the_site_in_a_browser_has_no_broken_link_no_missing_picture_and_asks_no_other_host(site):
     from playwright.sync_api import sync_playwright
