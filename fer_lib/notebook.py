@@ -35,6 +35,10 @@ def start_notebook(cells: list[str], data: Dataset) -> None:
             "> **These are not FER2013's faces.** No FER2013 file was found, so this page was made from drawn faces "
             "and shows only that everything runs. No figure on it says anything about the reports' claims."
         )
+    if _find_injected(cells):
+        say(
+            "> **Run with other parameters.** Figures and tables are of this run; the text speaks of the published one."
+        )
 
 
 def check_parameters(cells: list[str]) -> None:
@@ -106,4 +110,7 @@ def show_verdicts(cells: list[str], experiment: str, verdicts: list[Verdict], ru
         write_verdicts(experiment, verdicts, runs)
     units = {"points": "in percentage points", "times": "as a factor (×)"}
     used = " or ".join(text for unit, text in units.items() if any(verdict.unit == unit for verdict in verdicts))
-    say(f"Effects {used}:\n\n" + format_markdown(tabulate_verdicts(verdicts)))
+    table = tabulate_verdicts(verdicts)
+    if _find_injected(cells):
+        table = table.drop(columns="why")  # that is about the published runs
+    say(f"Effects {used}:\n\n" + format_markdown(table))

@@ -118,9 +118,9 @@ def test_a_notebook_run_with_other_parameters_keeps_no_verdict(monkeypatch):
     shown = []
     monkeypatch.setattr(fer_notebook, "say", shown.append)
     fer_notebook.show_verdicts(["", CELL, "# Parameters\nepochs = 3\n"], "a1b", [verdict], ["runs"])
-    assert not kept and "| A-C2 | accuracy | — | +15.0 |" in shown[0]
+    assert not kept and "| A-C2 | accuracy | — | +15.0 |" in shown[0] and "why" not in shown[0]
     fer_notebook.show_verdicts(["", CELL], "a1b", [verdict], ["runs"])
-    assert kept == [("a1b", ["runs"])]
+    assert kept == [("a1b", ["runs"])] and "| why |" in shown[1]
 
 
 # --- execution -------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_papermill_reexecutes_an_iteration_with_other_parameters(tmp_path):
         assert record["seed"] == 5 and record["data"]["name"] == "drawn"
         assert record["config"]["learning_rate"] == 0.003 and record["results"]["epochs"] == 2
     text = target.read_text()
-    assert "These are not FER2013" in text
+    assert "These are not FER2013" in text and "the text speaks of the published one" in text
     assert "image/png" in text
 
 
