@@ -3,7 +3,7 @@
 Flip, rotation and crop mean what torchvision's RandomHorizontalFlip, RandomRotation and RandomCrop mean, with
 their defaults (nearest pixel, black outside the picture). torchvision's, given a batch,
 treat every image in it alike; given one image at a time, they cost more than the network.
-The others are for the strong model.
+The shift is report A's; the others are for the strong model.
 
 All take and return float (N, C, H, W) on any device, those that change the light in 0-1;
 the generator lives on that device.

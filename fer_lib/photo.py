@@ -12,7 +12,7 @@ from torch import nn
 from fer_lib.data import SIDE
 from fer_lib.faces import draw_faces
 from fer_lib.preprocess import scale_pixels
-from fer_lib.recipe import make_views
+from fer_lib.recipe import judge_views
 
 LONGEST = 1600
 """Pixels of a picture's longer side, to which larger ones are shrunk: enough for a face of a twelfth of it."""
@@ -81,7 +81,7 @@ def predict_faces(model: nn.Module, faces: np.ndarray, temperature: float) -> np
 
     faces: uint8 (N, 48, 48); temperature: of `evaluate.fit_temperature`, fitted under the same view."""
     inputs = scale_pixels(torch.from_numpy(faces[:, None]))
-    logits = torch.stack([model.eval()(view) for view in make_views(inputs, "flip")]).softmax(-1).mean(0).log()
+    logits = judge_views(model.eval(), inputs, "flip")
     return (logits / temperature).softmax(-1).numpy()
 
 

@@ -103,3 +103,12 @@ def make_views(images: torch.Tensor, view: str) -> list[torch.Tensor]:
         padded = F.pad(images, [2] * 4)
         shown += [padded[..., i : i + height, j : j + width] for i in (0, 4) for j in (0, 4)]
     return shown if view == "plain" else shown + [one.flip(-1) for one in shown]
+
+
+def judge_views(model: nn.Module, images: torch.Tensor, view: str) -> torch.Tensor:
+    """Logits (N, 7) of a network for images (N, 1, H, W) under a view: of several images, the logarithm of the mean
+    of their probabilities."""
+    logits = [model(one) for one in make_views(images, view)]
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack(logits).log_softmax(-1).logsumexp(0) - math.log(len(logits))

@@ -32,7 +32,7 @@ from fer_lib.evaluate import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment
 from fer_lib.models import count_parameters
 from fer_lib.preprocess import balance_classes, scale_pixels
-from fer_lib.recipe import average_weights, make_optimizer, make_views, mix_images, set_learning_rate, shrink_images
+from fer_lib.recipe import average_weights, judge_views, make_optimizer, mix_images, set_learning_rate, shrink_images
 from fer_lib.track import Mirror, mirror_run
 
 INFERENCE_BATCH = {"cpu": 64}  # images; on a CPU few, so that the activations stay in its cache
@@ -272,12 +272,10 @@ def predict_logits(
 ) -> np.ndarray:
     """Logits of a split in its order, float32 (N, 7): in full precision, whatever the training's.
 
-    view: of `recipe.make_views`; of several images, the logarithm of the mean of their probabilities."""
+    view: of `recipe.judge_views`."""
     model.eval()
-    logits = []
-    for batch in hardware.put(split.images).split(INFERENCE_BATCH.get(hardware.device.type, 1024)):
-        shown = [model(one) for one in make_views(make_inputs(batch, experiment, hardware), view)]
-        logits.append(shown[0] if len(shown) == 1 else torch.stack(shown).softmax(-1).mean(0).log())
+    batches = hardware.put(split.images).split(INFERENCE_BATCH.get(hardware.device.type, 1024))
+    logits = [judge_views(model, make_inputs(batch, experiment, hardware), view) for batch in batches]
     return torch.cat(logits).cpu().numpy()
 
 
