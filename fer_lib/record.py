@@ -164,18 +164,22 @@ def work_folder(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
+class Claimed(RuntimeError):
+    """Another process is training the run."""
+
+
 @contextlib.contextmanager
 def claim(folder: Path):
     """Hold a run for this process alone, and yield its work folder, which is deleted if all goes well.
 
-    Raises RuntimeError if another process is training the same run."""
+    Raises Claimed if another process is training the same run."""
     work = work_folder(folder)
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RuntimeError(f"{folder.parent.name}/{folder.name} is being trained by another process") from None
+        raise Claimed(f"{folder.parent.name}/{folder.name} is being trained by another process") from None
     with lock:
         yield work
     shutil.rmtree(work)

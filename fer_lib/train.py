@@ -9,6 +9,7 @@ and on a CPU, to be fast, numba.
 import argparse
 import contextlib
 import copy
+import itertools
 import os
 import platform
 import re
@@ -35,6 +36,7 @@ from fer_lib.preprocess import balance_classes, scale_pixels
 from fer_lib.recipe import average_weights, judge_views, make_optimizer, mix_images, set_learning_rate, shrink_images
 from fer_lib.track import Mirror, mirror_run
 
+WAIT = 5  # seconds between looks at a run that another process is training
 INFERENCE_BATCH = {"cpu": 64}  # images; on a CPU few, so that the activations stay in its cache
 
 
@@ -83,12 +85,25 @@ def get_runs(
 ) -> list[record.Run]:
     """Read back the runs that are on record with this very config and data; train the others.
 
-    retrain: train in any case, and replace what is on record. Returns a run a seed."""
+    retrain: train in any case, and replace what is on record. A run that another process is training is
+    waited for. Returns a run a seed."""
     runs = []
     for seed in seeds:
         run = None if retrain else record.read_run(experiment, dataset, seed)
-        runs.append(run or train_run(experiment, dataset, seed, wandb_mode))
+        runs.append(run or _train_or_wait(experiment, dataset, seed, retrain, wandb_mode))
     return runs
+
+
+def _train_or_wait(experiment: Experiment, dataset: Dataset, seed: int, retrain: bool, wandb_mode: str) -> record.Run:
+    for attempt in itertools.count():
+        try:
+            return train_run(experiment, dataset, seed, wandb_mode)
+        except record.Claimed as claimed:
+            if attempt == 0:
+                tqdm.write(f"{claimed}; waiting for it", file=sys.stderr)
+            time.sleep(WAIT)
+        if not retrain and (run := record.read_run(experiment, dataset, seed)):
+            return run
 
 
 def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: str = "auto") -> record.Run:

@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from dataclasses import replace
@@ -142,6 +143,28 @@ def test_two_processes_cannot_train_the_same_run(brief, small):
     with record.claim(record.find_folder(brief, small.name, 0)):
         with pytest.raises(RuntimeError, match="is being trained by another process"):
             train_run(brief, small, seed=0)
+
+
+def test_a_run_that_another_is_training_is_waited_for(brief, small, monkeypatch, capsys):
+    (theirs,) = get_runs(brief, small, [0])
+    aside = theirs.folder.with_name("aside")
+    theirs.folder.rename(aside)
+    monkeypatch.setattr(train, "WAIT", 0.05)
+
+    def finish():
+        with record.claim(theirs.folder):
+            claimed.set()
+            time.sleep(0.5)
+            aside.rename(theirs.folder)
+
+    claimed = threading.Event()
+    other = threading.Thread(target=finish)
+    other.start()
+    claimed.wait()
+    (run,) = get_runs(brief, small, [0])
+    other.join()
+    assert run.results == theirs.results and run.environment == theirs.environment  # read back, not trained again
+    assert capsys.readouterr().err.count("is being trained by another process; waiting for it") == 1
 
 
 def test_an_unreadable_checkpoint_is_told_and_kept(brief, small):
