@@ -5,6 +5,7 @@ counts beforehand: reports/pairs.csv and reports/confusions.json.
 """
 
 import json
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from fer_lib.evaluate import (
 )
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.models import count_multiply_adds
-from fer_lib.record import Run, runs_folder
+from fer_lib.record import Run, read_published_runs, runs_folder
 
 CLAIMS = {
     "A-C1": "Scaling the pixels to 0–1 guards against exploding gradients.",
@@ -64,6 +65,11 @@ PAIRS = (
 )
 """The steps that are tested against one another: each against what it changes, and the reports' best."""
 
+
+VERDICTS = ("confirmed", "in part", "not confirmed", "refuted", "untested")
+"""What `judge_claim` can say."""
+
+TEST_IMAGES = 3589  # of FER2013
 
 # --- counted where FER2013 is at hand ---------------------------------------------------------
 
@@ -112,6 +118,23 @@ def read_verdicts() -> list[Verdict]:
     return sorted(verdicts, key=lambda verdict: list(CLAIMS).index(verdict.claim))
 
 
+def choose_runs(at_least: int = 3) -> list[Run]:
+    """The published runs on FER2013 of every experiment that has so many on record."""
+    runs = read_published_runs()
+    counts = Counter(run.experiment.name for run in runs)
+    return [run for run in runs if counts[run.experiment.name] >= at_least]
+
+
+def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
+    """The runs of each step of the two reports, and of the way to the strong model: {name: a list for each step}."""
+    reports = {"A": "Report A", "B": "Report B", "S": "Beyond"}
+    groups = {name: {} for name in reports.values()}
+    for run in runs:
+        if run.experiment.report in reports:
+            groups[reports[run.experiment.report]].setdefault(run.experiment.name, []).append(run)
+    return {name: list(steps.values()) for name, steps in groups.items() if steps}
+
+
 def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
     """A row an experiment: size, work, accuracies and macro F1 in percent with intervals, and cost."""
     rows = {}
@@ -157,6 +180,31 @@ def test_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
 test_pairs.__test__ = False  # a statistical test, not one of pytest's
 
 
+def format_pairs(tests: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `test_pairs` as text, for a page."""
+    columns = {"before": tests["before"], "after": tests["after"], "seeds": tests["seeds"]}
+    columns |= {f"images {name}": tests[name].map("{:.0f}".format) for name in ("won", "lost")}
+    columns["test accuracy (points)"] = (100 * (tests["won"] - tests["lost"]) / TEST_IMAGES).map("{:+.1f}".format)
+    names = {"p": "p", "corrected": "p, corrected"}
+    columns |= {label: [_format_p(value) for value in tests[name]] for name, label in names.items()}
+    return pd.DataFrame(columns)
+
+
+def _format_p(value: float) -> str:
+    return "below 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def describe_pairs(tests: pd.DataFrame) -> str:
+    """A sentence, in Markdown, on the rows of `test_pairs`."""
+    clear = tests[tests["corrected"] < 0.05]
+    better = clear[clear["won"] > clear["lost"]]
+    steps = ", ".join(f"{before} to {after}" for before, after in zip(better["before"], better["after"]))
+    return (
+        f"Of {len(tests)} steps **{len(clear)}** change test accuracy by more than chance (p below 0.05, corrected), "
+        f"{len(better)} of them for the better: {steps or 'none'}."
+    )
+
+
 def correct_p_values(p_values) -> np.ndarray:
     """Holm's step-down correction, in the given order: float (N,), 0-1."""
     p_values = np.asarray(p_values, float)
@@ -197,6 +245,13 @@ def tabulate_claims(verdicts: list[Verdict]) -> pd.DataFrame:
         row["parts"] = " / ".join(str(sum(part.verdict == kind for part in parts)) for kind in kinds)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def describe_claims(ledger: pd.DataFrame) -> str:
+    """A sentence, in Markdown, on the rows of `tabulate_claims`."""
+    counts = ledger["verdict"].value_counts()
+    found = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    return f"Of the **{len(ledger)}** claims: {found}."
 
 
 def tabulate_recall(confusions: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -16,28 +16,35 @@ from fer_lib.plots import set_style
 from fer_lib.record import Run, write_verdicts
 
 
-def start_notebook(cells: list[str], data: Dataset) -> None:
+def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
     """Check the parameters, set the look of figures, and show versions and data.
 
-    cells: IPython's `In`, the source of every cell run so far. Raises ValueError for a parameter
-    that papermill passed in and this notebook does not have, or of another type than it has:
-    papermill itself only warns, and then publishes a run with the default.
+    cells: IPython's `In`, the source of every cell run so far; data: None for a notebook that reads records
+    alone. Raises ValueError for a parameter that papermill passed in and this notebook does not have, or of
+    another type than it has: papermill itself only warns, and then publishes a run with the default.
     """
     check_parameters(cells)
     set_style()
     pd.set_option("display.max_columns", None, "display.width", 160, "display.max_colwidth", None)
     torch = sys.modules["torch"].__version__.split("+")[0] if "torch" in sys.modules else "not loaded"
     print(f"fer_lib {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}, torch {torch}")
+    if data is None:
+        print("records: of fer2013; no image is read")
+    else:
+        _describe_data(data)
+    if _find_injected(cells):
+        say(
+            "> **Run with other parameters.** Figures and tables are of this run; the text speaks of the published one."
+        )
+
+
+def _describe_data(data: Dataset) -> None:
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     print(f"data: {data.name} ({sizes}; fingerprint {data.fingerprint})")
     if data.name == "drawn":
         say(
             "> **These are not FER2013's faces.** No FER2013 file was found, so this page was made from drawn faces "
             "and shows only that everything runs. No figure on it says anything about the reports' claims."
-        )
-    if _find_injected(cells):
-        say(
-            "> **Run with other parameters.** Figures and tables are of this run; the text speaks of the published one."
         )
 
 

@@ -609,6 +609,49 @@ def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np
     return figure
 
 
+HUMAN = (
+    0.60,
+    0.70,
+)  # accuracy of people on FER2013: 65 ± 5% (Goodfellow et al. 2013, doi:10.1007/978-3-642-42051-1_16)
+
+
+def plot_ladder(reports: dict[str, list[list]]) -> Figure:
+    """Validation and test accuracy of every step, with intervals, beside what its report gives, a panel a report.
+
+    reports: {name: the runs of each of its steps}."""
+    counts = [len(groups) for groups in reports.values()]
+    figure, panels = _make_figure(
+        1, len(reports), figsize=(WIDTH, 4), sharey=True, squeeze=False, width_ratios=[count + 1 for count in counts]
+    )
+    told = []
+    for axes, (name, groups) in zip(panels[0], reports.items()):
+        axes.axhspan(*HUMAN, color="#EEEEEE", zorder=0, label="people (published)")
+        for split, offset in (("validation", -0.13), ("test", 0.13)):
+            found = [estimate_mean(collect_results(runs)[f"{split}_accuracy"]) for runs in groups]
+            for place, effect in enumerate(found):
+                axes.vlines(place + offset, effect.low, effect.high, color=SPLIT_COLOURS[split], linewidth=2)
+            means = [effect.mean for effect in found]
+            if split == "validation":
+                best = int(np.argmax(means))
+            label = f"measured, {split}: mean, 95% interval"
+            axes.plot(np.arange(len(found)) + offset, means, "o", color=SPLIT_COLOURS[split], markersize=5, label=label)
+        reported = [(p, runs[0].experiment.reported) for p, runs in enumerate(groups)]
+        known = [(place - 0.13, shares[1]) for place, shares in reported if shares]
+        if known:
+            axes.plot(*zip(*known), "D", color="black", markerfacecolor="none", label="reported, validation")
+        told.append(f"{found[best].format()}% ({groups[best][0].experiment.step})")
+        axes.set_title(name, fontsize=9)
+        axes.set_xticks(range(len(groups)), [runs[0].experiment.step for runs in groups])
+        axes.set(xlabel="step", xlim=(-0.5, len(groups) - 0.5))
+        axes.grid(axis="x", visible=False)
+    panels[0, 0].set_ylabel("accuracy")
+    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    handles = {label: h for axes in panels[0] for h, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=4)
+    _set_title(figure, f"Test accuracy of the step that is best on validation: {_join(told)}")
+    return figure
+
+
 VERDICT_COLOURS = {"confirmed": WON, "not confirmed": BEFORE, "refuted": LOST}
 
 
@@ -629,7 +672,7 @@ def plot_verdicts(verdicts: list) -> Figure:
     axes.set_yticks(range(len(shown)), [f"{verdict.claim}  {verdict.quantity}" for verdict in shown], fontsize=7)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel("effect in points, with 95% interval over seeds")
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=4)
     counts = [f"{sum(verdict.verdict == name for verdict in shown)} {name}" for name in VERDICT_COLOURS]
@@ -642,7 +685,7 @@ def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
 
     confusions: {name: counts (7, 7)}."""
     figure, panels = _make_figure(
-        1, len(confusions), figsize=(WIDTH, 0.6 + 7.4 / len(confusions)), sharey=True, squeeze=False
+        1, len(confusions), figsize=(WIDTH, 1.6 + 7.6 / len(confusions)), sharey=True, squeeze=False
     )
     for axes, (name, counts) in zip(panels[0], confusions.items()):
         shares = counts / counts.sum(1, keepdims=True).clip(1)

@@ -9,22 +9,19 @@ import statistics
 
 import pandas as pd
 
-from fer_lib.compare import count_confusions, count_pairs
+from fer_lib.compare import choose_runs, count_confusions, count_pairs
 from fer_lib.data import PROJECT, find_data, load_data
 from fer_lib.evaluate import collect_results, estimate_mean, format_markdown
 from fer_lib.record import Run, read_published_runs
 
-SEEDS = 3  # fewer are no result yet
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 
 
 def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
-    """One row an experiment of at least `SEEDS` runs: what the report gives, and what was measured, in percent."""
+    """One row an experiment: what the report gives, and what was measured, in percent."""
     rows = []
     for experiment in dict.fromkeys(run.experiment for run in runs):
         mine = [run for run in runs if run.experiment == experiment]
-        if len(mine) < SEEDS:
-            continue
         reported = "—" if experiment.reported is None else " / ".join(f"{100 * v:.0f}" for v in experiment.reported)
         row = {
             "step": experiment.step,
@@ -48,9 +45,9 @@ def tabulate_bench() -> pd.DataFrame:
     return table.assign(**{column: [f"{value:,.4g}" for value in table[column]] for column in ("`fer_lib`", "usual")})
 
 
-def update_readme(text: str, runs: list[Run]) -> str:
+def update_readme(text: str) -> str:
     """README.md with its tables made anew."""
-    for name, table in {"results": tabulate_readme(runs), "bench": tabulate_bench()}.items():
+    for name, table in {"results": tabulate_readme(choose_runs()), "bench": tabulate_bench()}.items():
         start, end = START.format(name), END.format(name)
         before, rest = text.split(start)
         text = f"{before}{start}\n\n{format_markdown(table)}\n\n{end}{rest.split(end)[1]}"
@@ -63,12 +60,12 @@ def main() -> None:
     if find_data() is None:
         print("reports/pairs.csv and reports/confusions.json stay as they were: they need FER2013 (set FER_DATA)")
     else:
-        labels = load_data().test.labels
-        count_pairs(runs, labels).to_csv(PROJECT / "reports" / "pairs.csv", index=False, lineterminator="\n")
-        counts = "".join(f',\n"{name}": {matrix}' for name, matrix in count_confusions(runs, labels).items())
+        labels, whole = load_data().test.labels, choose_runs()
+        count_pairs(whole, labels).to_csv(PROJECT / "reports" / "pairs.csv", index=False, lineterminator="\n")
+        counts = "".join(f',\n"{name}": {matrix}' for name, matrix in count_confusions(whole, labels).items())
         (PROJECT / "reports" / "confusions.json").write_text("{" + counts.removeprefix(",") + "\n}\n")
     readme = PROJECT / "README.md"
-    readme.write_text(update_readme(readme.read_text(encoding="utf-8"), runs), encoding="utf-8")
+    readme.write_text(update_readme(readme.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{len(runs)} runs: what reports/ and README.md say of them is up to date")
 
 

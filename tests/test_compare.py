@@ -55,6 +55,28 @@ def test_a_pair_is_tested_by_twice_the_median_of_its_seeds_p_values():
     assert table["seeds"].tolist() == [3, 1] and table["before"].tolist() == ["A1", "A1b"]
 
 
+def test_the_pairs_are_told_in_words_and_numbers():
+    """A1b wins 36 images in the mean, a hundredth of the test split; A2 is no different from chance."""
+    rows = [(*PAIRS[0], 14, 50), (*PAIRS[0], 14, 50), (*PAIRS[1], 20, 20)]
+    tests = test_pairs(pd.DataFrame([dict(zip(("before", "after", "lost", "won"), row)) for row in rows]))
+    first, second = compare.format_pairs(tests).to_dict("records")
+    assert first["before"] == "A1" and first["images won"] == "50" and first["test accuracy (points)"] == "+1.0"
+    assert first["p, corrected"] == "below 0.001" and second["p"] == "1.000"
+    told = compare.describe_pairs(tests)
+    assert "Of 2 steps **1** change" in told and "1 of them for the better: A1 to A1b." in told
+
+
+def test_experiments_with_few_runs_are_left_out_and_the_rest_grouped_by_report(monkeypatch):
+    names = ["a1_baseline"] * 3 + ["a2_batchnorm"] * 2 + ["b1_two_layer"] * 3 + ["da1_plain"] * 3
+    runs = [make_run(name, seed, LABELS) for seed, name in enumerate(names)]
+    monkeypatch.setattr(compare, "read_published_runs", lambda: runs)
+    chosen = compare.choose_runs(3)
+    assert [run.experiment.name for run in chosen] == [name for name in names if name != "a2_batchnorm"]
+    groups = compare.group_by_report(chosen)
+    assert list(groups) == ["Report A", "Report B"]  # the dispute's have a figure of their own
+    assert [[run.experiment.step for run in step] for step in groups["Report A"]] == [["A1"] * 3]
+
+
 def test_holms_correction_of_a_case_worked_out_by_hand():
     """0.01 * 4, then 0.02 * 3, then 0.04 * 2 raised to no less, then 0.9."""
     assert correct_p_values([0.04, 0.01, 0.9, 0.02]).tolist() == pytest.approx([0.08, 0.04, 0.9, 0.06])
@@ -98,6 +120,11 @@ def test_the_ledger_has_every_claim_with_its_first_effect():
 def published(monkeypatch):
     monkeypatch.delenv("FER_RUNS")
     return read_published_runs()
+
+
+def test_the_claims_are_counted_by_verdict():
+    ledger = pd.DataFrame({"verdict": ["untested", "confirmed", "untested", "in part"]})
+    assert compare.describe_claims(ledger) == "Of the **4** claims: 1 confirmed, 1 in part, 2 untested."
 
 
 def test_every_verdict_on_record_is_of_a_claim_and_of_an_experiment(published):
