@@ -27,11 +27,28 @@ rule site:
         "reports/conf.py",
         "reports/index.md",
         "reports/results.csv",
+        "reports/paper/index.md",
     output:
         "reports/site/index.html",
     shell:
         "echo 'building the site' && rm -rf reports/site"
         " && sphinx-build -q -E -d .snakemake/doctrees reports reports/site && rm -r reports/jupyter_execute"
+
+
+rule paper:
+    input:
+        "reports/paper.md",
+        "reports/paper.typ",
+        "reports/pairs.csv",
+        "reports/confusions.json",
+        "reports/facts.json",
+        [path for path in RUNS if Path(path).exists()],
+        sorted(str(path) for path in Path("reports/verdicts").glob("*.json")),
+    output:
+        "reports/report.pdf",
+        "reports/paper/index.md",
+    shell:
+        "echo 'typesetting reports/report.pdf' && python -m fer_lib.paper"
 
 
 def choose_parameters(wildcards):
@@ -94,7 +111,7 @@ rule results:
     output:
         "reports/results.csv",
     shell:
-        "python -m fer_lib.results"
+        "python -m fer_lib.results && python -m fer_lib.paper"
 
 
 rule publish:

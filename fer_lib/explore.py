@@ -189,3 +189,29 @@ def estimate_rotations(split: Split, template: np.ndarray) -> np.ndarray:
     curve = left - 2 * middle + right
     offset = np.divide((left - right) / 2, curve, out=np.zeros_like(curve), where=curve < 0)
     return np.where(inside, ANGLES.numpy()[best] + 4 * offset, np.nan)
+
+
+# --- for the write-up -------------------------------------------------------------------------
+
+
+def collect_facts(dataset: Dataset, votes: pd.DataFrame) -> dict:
+    """What the write-up says of the data, as plain values of JSON: images of each class and split; images with an
+    exact copy, and of the test split those with one in training; shares (0-1) of `calc_ceilings`; medians of
+    `estimate_rotations` (degrees, absolute) and the share told by `tell_mirrored`."""
+    duplicates = find_duplicates(dataset)
+    copies = tabulate_duplicates(duplicates)
+    agreement = measure_agreement(dataset, votes)
+    template = dataset.train.images.mean(0)
+    turned = {name: np.abs(estimate_rotations(split, template)) for name, split in dataset.splits.items()}
+    return {
+        "images": {name: len(split) for name, split in dataset.splits.items()},
+        "classes": tabulate_counts(dataset).to_dict(),
+        "copies": len(duplicates),
+        "test_copies_in_train": int(copies.loc["test", "with a copy in train"]),
+        "agreement": round(float(agreement["agrees"].mean()), 4),
+        "ceilings": {
+            name: round(share, 4) for name, share in calc_ceilings(agreement.query("split == 'test'")).items()
+        },
+        "rotation": {name: round(float(np.nanmedian(degrees)), 2) for name, degrees in turned.items()},
+        "told_from_mirror": round(float(tell_mirrored(dataset.train, dataset.test).mean()), 4),
+    }

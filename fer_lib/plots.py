@@ -3,6 +3,7 @@ shows, taken from the numbers drawn; colours are Okabe and Ito's, which colour-b
 tell apart, and mean the same throughout."""
 
 import math
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -669,7 +670,7 @@ def plot_verdicts(verdicts: list) -> Figure:
     for name, colour in VERDICT_COLOURS.items():
         axes.plot([], [], "o-", color=colour, label=name)
     axes.plot([], [], "D", color="black", markerfacecolor="none", label="reported")
-    axes.set_yticks(range(len(shown)), [f"{verdict.claim}  {verdict.quantity}" for verdict in shown], fontsize=7)
+    axes.set_yticks(range(len(shown)), [f"{verdict.claim}  {verdict.quantity}" for verdict in shown], fontsize=8)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel("effect in points, with 95% interval over seeds")
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
@@ -836,7 +837,7 @@ def _make_figure(*args, **kwargs):
 
 
 def _set_title(figure: Figure, text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", weight="bold")
+    figure.suptitle(textwrap.fill(text, 110), x=0.01, ha="left", weight="bold")
 
 
 def _mean_confusion(runs: list, labels: np.ndarray, split: str) -> np.ndarray:

@@ -1,5 +1,5 @@
 """Write what is made from the records: reports/results.csv, the tables in README.md, and, where FER2013 is at
-hand, reports/pairs.csv and reports/confusions.json, which need the labels of its test split.
+hand, reports/pairs.csv, reports/confusions.json and reports/facts.json, which need its images and labels.
 
 python -m fer_lib.results
 """
@@ -10,8 +10,9 @@ import statistics
 import pandas as pd
 
 from fer_lib.compare import choose_runs, count_confusions, count_pairs
-from fer_lib.data import PROJECT, find_data, load_data
+from fer_lib.data import PROJECT, find_data, load_data, load_votes
 from fer_lib.evaluate import collect_results, estimate_mean, format_markdown
+from fer_lib.explore import collect_facts
 from fer_lib.record import Run, read_published_runs
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
@@ -58,12 +59,20 @@ def main() -> None:
     runs = read_published_runs()
     collect_results(runs).to_csv(PROJECT / "reports" / "results.csv", index=False, lineterminator="\n")
     if find_data() is None:
-        print("reports/pairs.csv and reports/confusions.json stay as they were: they need FER2013 (set FER_DATA)")
+        print(
+            "pairs.csv, confusions.json and facts.json in reports/ stay as they were: they need FER2013 (set FER_DATA)"
+        )
     else:
-        labels, whole = load_data().test.labels, choose_runs()
+        dataset, whole = load_data(), choose_runs()
+        labels, votes = dataset.test.labels, load_votes(dataset)
         count_pairs(whole, labels).to_csv(PROJECT / "reports" / "pairs.csv", index=False, lineterminator="\n")
         counts = "".join(f',\n"{name}": {matrix}' for name, matrix in count_confusions(whole, labels).items())
         (PROJECT / "reports" / "confusions.json").write_text("{" + counts.removeprefix(",") + "\n}\n")
+        if votes is None:
+            print("reports/facts.json stays as it was: it needs FER+'s votes (set FER_VOTES)")
+        else:
+            facts = json.dumps(collect_facts(dataset, votes), indent=2)
+            (PROJECT / "reports" / "facts.json").write_text(facts + "\n")
     readme = PROJECT / "README.md"
     readme.write_text(update_readme(readme.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{len(runs)} runs: what reports/ and README.md say of them is up to date")

@@ -38,6 +38,9 @@ def site(tmp_path_factory):
         "reports/bench.json",
         "reports/pairs.csv",
         "reports/confusions.json",
+        "reports/facts.json",
+        "reports/paper.md",
+        "reports/paper.typ",
     ):
         shutil.copy(PROJECT / name, copy / name)
     for name in ("runs", "verdicts"):

@@ -1,0 +1,176 @@
+"""The write-up: reports/paper.md, filled in from the records, as a page of the site and as reports/report.pdf.
+
+    python -m fer_lib.paper
+
+It reads reports/ alone, so it gives the same with FER2013 at hand and without.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jinja2
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from fer_lib import compare, plots
+from fer_lib.data import PROJECT
+from fer_lib.evaluate import Estimate, collect_results, compare_runs, estimate_mean, format_markdown
+from fer_lib.experiments import Experiment, find_experiment
+from fer_lib.record import Run, runs_folder
+
+REPORTS = PROJECT / "reports"
+
+
+class Records:
+    """What the text can ask for, each as Markdown. Every method raises KeyError for what is not on record, so that
+    no sentence is printed with a gap in it."""
+
+    def __init__(self, folder: Path):
+        """folder: where figures are put."""
+        self.folder = folder
+        self.runs = compare.choose_runs()
+        self.verdicts = compare.read_verdicts()
+        self.facts = json.loads((runs_folder().parent / "facts.json").read_text())
+
+    def get_runs(self, name: str) -> list[Run]:
+        found = [run for run in self.runs if run.experiment.name == name]
+        if not found:
+            raise KeyError(f"{name} has too few runs on record")
+        return found
+
+    def has(self, *names: str) -> bool:
+        """Whether all these experiments are on record."""
+        return set(names) <= {run.experiment.name for run in self.runs}
+
+    def accuracy(self, name: str, metric: str = "test_accuracy") -> str:
+        """Mean over the seeds ± half its 95% interval, in percent: "63.5 ± 1.1"."""
+        return estimate_mean(collect_results(self.get_runs(name))[metric]).format()
+
+    def change(self, before: str, after: str, metric: str = "validation_accuracy") -> str:
+        """What one step changes over another: "+2.7 points (95% interval +0.4 to +4.9)"."""
+        return _format_points(compare_runs(self.get_runs(before), self.get_runs(after), metric))
+
+    def effect(self, claim: str, quantity: str) -> str:
+        """A measured effect, with its interval and what it says of the claim; quantity: how its name begins."""
+        found = [v for v in self.verdicts if v.claim == claim and v.quantity.startswith(quantity)]
+        if len(found) != 1:
+            raise KeyError(f"{len(found)} effects of {claim} begin with {quantity!r}")
+        verdict = found[0]
+        low, mean, high = map(verdict.format, (verdict.measured.low, verdict.measured.mean, verdict.measured.high))
+        unit = " points" if verdict.unit == "points" else ""
+        return f"{mean}{unit} ({low} to {high}; claim {verdict.verdict})"
+
+    def ledger(self) -> pd.DataFrame:
+        return compare.tabulate_claims(self.verdicts)
+
+    def count_claims(self) -> str:
+        return compare.describe_claims(self.ledger()).replace("**", "")
+
+    def show_ledger(self) -> str:
+        columns = {"it says": 32, "effect": 24, "reported": 9, "measured": 10, "95% interval": 14, "verdict": 13}
+        return _format_table(self.ledger(), {"claim": 7} | columns)
+
+    def show_experiments(self) -> str:
+        table = compare.tabulate_experiments(self.runs).drop(columns=["hardware", "runs"])
+        widths = dict.fromkeys(table.columns, 10) | {"parameters": 11}
+        return _format_table(table.reset_index(names="step"), {"step": 24} | widths)
+
+    def show_pairs(self) -> str:
+        table = compare.format_pairs(compare.test_pairs(compare.read_pairs()))
+        return _format_table(table, dict.fromkeys(table.columns, 10))
+
+    def count_pairs(self) -> str:
+        return compare.describe_pairs(compare.test_pairs(compare.read_pairs())).replace("**", "")
+
+    def count_experiments(self) -> int:
+        return len({run.experiment.name for run in self.runs})
+
+    def count_hours(self) -> int:
+        return round(sum(run.environment["seconds"] for run in self.runs) / 3600)
+
+    def find_best(self, report: str) -> str:
+        """The experiment of a report ("A", "B", "S") with the highest mean validation accuracy, by name."""
+        names = {run.experiment.name for run in self.runs if run.experiment.report == report}
+        return max(names, key=lambda name: collect_results(self.get_runs(name))["validation_accuracy"].mean())
+
+    def step(self, name: str) -> str:
+        return find_experiment(name).step
+
+    def setting(self, name: str) -> Experiment:
+        return find_experiment(name)
+
+    def bound(self, name: str) -> str:
+        """Half the 95% interval, in points, that the number of test images alone gives an experiment's accuracy."""
+        share = collect_results(self.get_runs(name))["test_accuracy"].mean()
+        return f"{196 * (share * (1 - share) / compare.TEST_IMAGES) ** 0.5:.1f}"
+
+    # --- figures --------------------------------------------------------------------------------
+
+    def draw_ladder(self, caption: str) -> str:
+        return self._draw("ladder", caption, lambda: plots.plot_ladder(compare.group_by_report(self.runs)))
+
+    def draw_verdicts(self, caption: str) -> str:
+        return self._draw("verdicts", caption, lambda: plots.plot_verdicts(self.verdicts))
+
+    def draw_confusions(self, caption: str, *names: str) -> str:
+        counts = compare.read_confusions()
+        chosen = {self.step(name): counts[name] for name in names}
+        return self._draw("confusions", caption, lambda: plots.plot_confusion_counts(chosen))
+
+    def draw_gaps(self, caption: str, *names: str) -> str:
+        return self._draw("gaps", caption, lambda: plots.plot_gaps([self.get_runs(name) for name in names]))
+
+    def _draw(self, name: str, caption: str, draw: Callable) -> str:
+        with plt.rc_context({"svg.hashsalt": name}):  # else the file differs each time
+            plots.set_style()
+            draw().savefig(self.folder / f"{name}.svg", metadata={"Date": None})
+        return f"![{caption}]({name}.svg)"
+
+
+def _format_points(effect: Estimate) -> str:
+    low, mean, high = (f"{100 * value:+.1f}" for value in (effect.low, effect.mean, effect.high))
+    return f"{mean} points (95% interval {low} to {high})"
+
+
+def _format_table(table: pd.DataFrame, widths: dict[str, int]) -> str:
+    """The table in Markdown, of these columns, aligned at the left; pandoc takes their widths from the dashes."""
+    first, _, *rest = format_markdown(table[list(widths)]).splitlines()
+    return "\n".join([first, f"| {' | '.join(':' + '-' * width for width in widths.values())} |", *rest])
+
+
+def fill_in(text: str, folder: Path) -> str:
+    """The write-up's Markdown, with true minus signs, its figures in the folder.
+
+    Raises KeyError or jinja2's UndefinedError for what is not on record."""
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(text)
+    records = Records(folder)
+    methods = {name: getattr(records, name) for name in dir(records) if not name.startswith("_")}
+    return re.sub(r"(?<!\w)-(?=\d)", "−", template.render(**methods, dict=dict)) + "\n"
+
+
+def make_pdf(text: str, folder: Path, target: Path) -> None:
+    """Typeset Markdown whose figures are in the folder; the same text gives the same file."""
+    import pypandoc
+    import typst
+
+    source = folder / "paper.typ"
+    options = [f"--template={REPORTS / 'paper.typ'}", "--shift-heading-level-by=-1", "--columns=400"]
+    pypandoc.convert_text(text, "typst", "markdown-citations", extra_args=options, outputfile=str(source))
+    typst.compile(str(source), output=str(target), root=str(folder), ignore_system_fonts=True, timestamp=0)
+
+
+def main() -> None:
+    folder = REPORTS / "paper"
+    folder.mkdir(exist_ok=True)
+    text = fill_in((REPORTS / "paper.md").read_text(encoding="utf-8"), folder)
+    (folder / "index.md").write_text(text, encoding="utf-8")
+    make_pdf(text, folder, REPORTS / "report.pdf")
+    shutil.copy(folder / "ladder.svg", REPORTS)  # README shows it
+    print(f"{REPORTS.name}/report.pdf and {REPORTS.name}/{folder.name}/ are made from the records")
+
+
+if __name__ == "__main__":
+    main()

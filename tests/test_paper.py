@@ -1,0 +1,69 @@
+"""The write-up: nothing in it that the records do not give, and the PDF that is committed is of these records."""
+
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+
+from fer_lib import paper
+from fer_lib.evaluate import estimate_mean
+from fer_lib.record import read_published_runs
+from tests.conftest import PROJECT
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The write-up filled in from the project's records, and the folder of its figures."""
+    folder = tmp_path_factory.mktemp("paper")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("FER_RUNS", raising=False)
+        yield paper.fill_in((PROJECT / "reports" / "paper.md").read_text(), folder), folder
+
+
+def test_numbers_are_those_of_the_records(published, tmp_path, monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    runs = [run for run in read_published_runs() if run.experiment.name == "a3_dropout"]
+    mean = estimate_mean([run.results["test_accuracy"] for run in runs])
+    assert paper.fill_in('{{ accuracy("a3_dropout") }}', tmp_path) == f"{mean.format()}\n"
+    change = paper.fill_in('{{ change("a2_batchnorm", "a3_dropout") }}', tmp_path)
+    assert re.fullmatch(r"\+\d\.\d points \(95% interval [+−]\d+\.\d to \+\d+\.\d\)\n", change)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{{ accuracy("a99_unheard_of") }}',
+        '{{ effect("A-C1", "validation accuracy") }}',  # two begin so
+        '{{ effect("A-C1", "no such effect") }}',
+        "{{ something }}",
+        "{{ facts.something }}",
+    ],
+)
+def test_what_is_not_on_record_is_an_error_not_a_gap(text, tmp_path, monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    with pytest.raises((KeyError, jinja2.UndefinedError)):
+        paper.fill_in(text, tmp_path)
+
+
+def test_minus_signs_are_true_ones_and_identifiers_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    text = "-1.5 to -0.2, A-C1, doi:10.1007/978-3-642-42051-1_16, 0-1"
+    assert paper.fill_in(text, tmp_path) == "−1.5 to −0.2, A-C1, doi:10.1007/978-3-642-42051-1_16, 0-1\n"
+
+
+def test_every_figure_is_drawn_and_every_reference_cited(published):
+    text, folder = published
+    figures = re.findall(r"!\[[^\]]+\]\((\S+)\)", text)
+    assert figures and sorted(figures) == sorted(path.name for path in Path(folder).glob("*.svg"))
+    body, references = text.split("## References")
+    for author, year in re.findall(r"^- (\w+), .*?\((\d{4})\)", references, re.M):
+        assert re.search(rf"{author}[^.;)]*(et al\.)?[^.;)]*\(?{year}", body), f"{author} {year} is not cited"
+
+
+def test_the_pdf_and_the_readmes_figure_are_of_the_records(published, tmp_path):
+    text, folder = published
+    paper.make_pdf(text, folder, tmp_path / "report.pdf")
+    stale = "run `make results`"
+    assert (tmp_path / "report.pdf").read_bytes() == (PROJECT / "reports" / "report.pdf").read_bytes(), stale
+    assert (folder / "ladder.svg").read_bytes() == (PROJECT / "reports" / "ladder.svg").read_bytes(), stale
