@@ -148,7 +148,8 @@ def fill_in(text: str, folder: Path) -> str:
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(text)
     records = Records(folder)
     methods = {name: getattr(records, name) for name in dir(records) if not name.startswith("_")}
-    return re.sub(r"(?<!\w)-(?=\d)", "−", template.render(**methods, dict=dict)) + "\n"
+    filled = template.render(**methods, dict=dict).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return re.sub(r"(?<!\w)-(?=\d)", "−", filled) + "\n"
 
 
 def make_pdf(text: str, folder: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ def test_numbers_are_those_of_the_records(published, tmp_path, monkeypatch):
     monkeypatch.delenv("FER_RUNS")
     runs = [run for run in read_published_runs() if run.experiment.name == "a3_dropout"]
     mean = estimate_mean([run.results["test_accuracy"] for run in runs])
-    assert paper.fill_in('{{ accuracy("a3_dropout") }}', tmp_path) == f"{mean.format()}\n"
+    assert paper.fill_in('{{ accuracy("a3_dropout") }}', tmp_path).split() == mean.format().split()
     change = paper.fill_in('{{ change("a2_batchnorm", "a3_dropout") }}', tmp_path)
     assert re.fullmatch(r"\+\d\.\d points \(95% interval [+−]\d+\.\d to \+\d+\.\d\)\n", change)
 
