@@ -1,0 +1,55 @@
+"""Several trained networks that answer together: chosen on validation, from their recorded logits."""
+
+import numpy as np
+import pandas as pd
+
+from fer_lib.evaluate import calc_accuracy, calc_probabilities
+from fer_lib.record import Run
+
+
+def read_probabilities(run: Run, split: str) -> np.ndarray:
+    """A run's probabilities on "validation" or "test", float64 (N, 7), under the most views that it was judged by."""
+    names = [f"{split}_ten_crops", f"{split}_flip", split]
+    return calc_probabilities(next(run.logits[name] for name in names if name in run.logits))
+
+
+def combine_runs(runs: list[Run], split: str) -> np.ndarray:
+    """The mean of their probabilities, float64 (N, 7)."""
+    return np.mean([read_probabilities(run, split) for run in runs], 0)
+
+
+def choose_members(candidates: list[Run], labels: np.ndarray, most: int = 10) -> list[Run]:
+    """Runs in the order in which each, added to those before it, brings the mean of the probabilities closest to
+    the validation labels (Caruana et al. 2004, doi:10.1145/1015330.1015432), beginning with the best alone.
+
+    labels: of the validation split, int (N,). Closeness is the mean log-likelihood, which moves with every
+    image; accuracy, which moves with few, decides in `tabulate_members` how many members it takes."""
+    rows = np.arange(len(labels))
+    likely = np.stack([read_probabilities(run, "validation")[rows, labels] for run in candidates])
+    chosen, total = [], np.zeros(len(labels))
+    while len(chosen) < min(most, len(candidates)):
+        scores = np.log((total + likely) / (len(chosen) + 1) + 1e-12).mean(1)
+        scores[chosen] = -np.inf
+        chosen.append(int(scores.argmax()))
+        total += likely[chosen[-1]]
+    return [candidates[place] for place in chosen]
+
+
+def tabulate_members(members: list[Run], labels: dict[str, np.ndarray]) -> pd.DataFrame:
+    """What each member brings: a row for each number of members, the index, with the `member` that comes in, and
+    for each split <split>_alone, its own accuracy, and <split>_together, that of all so far (0-1).
+
+    labels: {"validation": int (N,), "test": int (N,)}."""
+    rows = []
+    for count, run in enumerate(members, start=1):
+        row = {"member": f"{run.experiment.step}, seed {run.seed}"}
+        for split, truth in labels.items():
+            row[f"{split}_alone"] = calc_accuracy(read_probabilities(run, split), truth)
+            row[f"{split}_together"] = calc_accuracy(combine_runs(members[:count], split), truth)
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.RangeIndex(1, len(members) + 1, name="members"))
+
+
+def choose_size(table: pd.DataFrame) -> int:
+    """The number of members with the best validation accuracy, the smallest of equals; of `tabulate_members`."""
+    return int(table["validation_together"].idxmax())

@@ -1,0 +1,53 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fer_lib.ensemble import choose_members, choose_size, combine_runs, read_probabilities, tabulate_members
+from fer_lib.evaluate import calc_probabilities
+from fer_lib.experiments import EXPERIMENTS
+
+LABELS = np.arange(600) % 7
+
+
+def make_run(seed, wrong, sure=2.0, **views):
+    """A run that errs on these images, and is as sure of itself everywhere."""
+    logits = sure * np.eye(7)[np.where(np.isin(np.arange(600), wrong), (LABELS + 1) % 7, LABELS)]
+    experiment = EXPERIMENTS["a1_baseline"]
+    return SimpleNamespace(experiment=experiment, seed=seed, logits={"validation": logits, "test": logits} | views)
+
+
+@pytest.fixture
+def runs():
+    """The best; its twin; one that is worse, but errs elsewhere."""
+    return [make_run(0, range(100)), make_run(1, range(100)), make_run(2, range(100, 210))]
+
+
+def test_a_worse_network_that_errs_elsewhere_is_taken_before_a_twin(runs):
+    members = choose_members(runs, LABELS, most=3)
+    assert [run.seed for run in members] == [0, 2, 1]
+    assert len(choose_members(runs, LABELS, most=2)) == 2
+
+
+def test_together_they_answer_by_the_mean_of_their_probabilities(runs):
+    together = combine_runs(runs[:2], "test")
+    assert np.allclose(together, calc_probabilities(runs[0].logits["test"])) and np.allclose(together.sum(1), 1)
+
+
+def test_the_table_tells_what_each_member_brings(runs):
+    """The surer one is believed where the two differ: together they err on its 110 images, then on the twins' 100."""
+    surer = make_run(2, range(100, 210), sure=2.5)
+    table = tabulate_members([runs[0], surer, runs[1]], {"validation": LABELS, "test": LABELS})
+    assert table["member"].tolist() == ["A1, seed 0", "A1, seed 2", "A1, seed 1"]
+    assert table["validation_alone"].tolist() == [1 - 100 / 600, 1 - 110 / 600, 1 - 100 / 600]
+    assert table["test_together"].tolist() == [1 - 100 / 600, 1 - 110 / 600, 1 - 100 / 600]
+    assert choose_size(table) == 1  # the smallest of equals
+
+
+def test_the_most_views_that_a_run_was_judged_by_count():
+    other = 3.0 * np.eye(7)[(LABELS + 2) % 7]
+    run = make_run(0, [], test_flip=other)
+    assert np.array_equal(read_probabilities(run, "test"), calc_probabilities(other))
+    run = make_run(0, [], test_flip=other, test_ten_crops=2 * other)
+    assert np.array_equal(read_probabilities(run, "test"), calc_probabilities(2 * other))
+    assert np.array_equal(read_probabilities(run, "validation"), calc_probabilities(run.logits["validation"]))
