@@ -253,14 +253,14 @@ SUMMARY = {
 
 
 def summarise_experiments(runs: list) -> pd.DataFrame:
-    """One row an experiment, in the order met: parameters, and mean ± half the 95% interval over its seeds."""
+    """One row an experiment, in the order met: parameters, mean ± half the 95% interval over its seeds, median minutes."""
     table = collect_results(runs)
     rows = {}
     for (step, title), group in table.groupby(["step", "title"], sort=False):
         row = {"seeds": len(group), "parameters": f"{group['parameters'].iloc[0]:,}"}
         row |= {label: estimate_mean(group[column]).format() for column, label in SUMMARY.items()}
         row["epochs"] = estimate_mean(group["epochs"]).format(1, 0)
-        row["minutes a run"] = f"{group['seconds'].mean() / 60:.1f}"
+        row["minutes a run"] = f"{group['seconds'].median() / 60:.1f}"
         rows[f"{step} {title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -299,7 +299,7 @@ def summarise_costs(groups: list[list]) -> pd.DataFrame:
             "parameters": f"{runs[0].results['parameters']:,}",
             "multiply-adds an image (M)": f"{work / 1e6:.1f}",
             "training images/s": f"{table['images_per_second'].median():,.0f}",
-            "minutes a run": f"{table['seconds'].mean() / 60:.1f}",
+            "minutes a run": f"{table['seconds'].median() / 60:.1f}",
             "validation (%)": estimate_mean(table["validation_accuracy"]).format(),
             "gain (points)": "" if runs is first else gain.format(sign=True),
             "multiply-adds (M) per point": "" if per_point is None else f"{per_point:.1f}",
