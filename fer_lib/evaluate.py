@@ -253,7 +253,8 @@ SUMMARY = {
 
 
 def summarise_experiments(runs: list) -> pd.DataFrame:
-    """One row an experiment, in the order met: parameters, mean ± half the 95% interval over its seeds, median minutes."""
+    """One row an experiment, in the order met: parameters, mean ± half the 95% interval over its seeds, median
+    minutes a run."""
     table = collect_results(runs)
     rows = {}
     for (step, title), group in table.groupby(["step", "title"], sort=False):
