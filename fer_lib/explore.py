@@ -97,6 +97,18 @@ def tabulate_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def find_shared(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Which test images have an exact copy in training, in validation, and in neither: {words: bool (N,)}."""
+    duplicates = find_duplicates(dataset)
+    own = duplicates[duplicates["split"] == "test"]
+    shared = {}
+    for name, words in (("train", "training"), ("validation", "validation")):
+        groups = duplicates.loc[duplicates["split"] == name, "group"]
+        rows = own.loc[own["group"].isin(groups), "row"]
+        shared[f"with a copy in {words}"] = np.isin(dataset.test.rows, rows)
+    return shared | {"without a copy in either": ~np.logical_or(*shared.values())}
+
+
 def measure_agreement(dataset: Dataset, votes: pd.DataFrame) -> pd.DataFrame:
     """For each image, how FER+'s ten taggers see it: split, label, `choice` (the seven classes' label that
     most voted for, -1 where that is contempt, unknown, no face, or no single one), `share` of the votes for

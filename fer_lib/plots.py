@@ -32,6 +32,7 @@ from fer_lib.explore import calc_eigenfaces, calc_mean_faces, measure_images, ta
 
 SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
 BEFORE, AFTER = "#7F7F7F", "#0072B2"  # the step that is compared with, and the step in question
+OTHERS = ("#CC79A7", "#56B4E9")  # further steps beside these two
 WON, LOST = "#009E73", "#D55E00"
 WIDTH = 9  # inches, a page's
 
@@ -588,12 +589,12 @@ def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[
 def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np.ndarray) -> Figure:
     """Test accuracy of each step against how many of FER+'s taggers chose FER2013's label, and how many images that is.
 
-    labels: int (N,); share: of the votes for the label, float (N,), 0-1."""
+    groups: the runs of at most four steps; labels: int (N,); share: of the votes for the label, float (N,), 0-1."""
     tenths = np.round(10 * share).astype(int)
     counts = np.bincount(tenths, minlength=11)
     places = np.flatnonzero(counts)
     figure, (axes, below) = _make_figure(2, 1, figsize=(WIDTH, 4.4), sharex=True, height_ratios=(3, 1))
-    for runs, colour in zip(groups, sns.color_palette("colorblind", len(groups))):
+    for runs, colour in zip(groups, (BEFORE, AFTER, *OTHERS)):
         found = [estimate_accuracy(runs, labels, tenths == place) for place in places]
         axes.fill_between(places / 10, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.2)
         axes.plot(places / 10, [e.mean for e in found], "o-", color=colour, markersize=4, label=_name(runs[0]))
@@ -605,7 +606,7 @@ def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np
         axis.set_major_formatter(PercentFormatter(1, 0))
     step, ends = groups[-1][0].experiment.step, [found[0].mean, found[-1].mean]
     _set_title(
-        figure, f"Where no tagger shares the label {step} is right on {ends[0]:.0%}, where all do on {ends[1]:.0%}"
+        figure, f"Where no tagger shares the label, {step} is right on {ends[0]:.0%}; where all do, on {ends[1]:.0%}"
     )
     return figure
 

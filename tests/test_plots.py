@@ -14,6 +14,7 @@ from fer_lib.explore import (
     calc_eigenfaces,
     calc_mean_faces,
     find_duplicates,
+    find_shared,
     measure_agreement,
     tabulate_duplicates,
 )
@@ -155,6 +156,12 @@ def test_duplicates_are_counted_within_and_across_splits():
     assert table.loc["train"].tolist() == [2, 0, 2, 2]
     assert table.loc["validation"].tolist() == [0, 0, 1, 0]
     assert table.loc["test"].tolist() == [1, 1, 0, 1]
+    shared = {name: found.tolist() for name, found in find_shared(dataset).items()}
+    assert shared == {
+        "with a copy in training": [True, False, False],
+        "with a copy in validation": [False, True, False],
+        "without a copy in either": [False, False, True],
+    }
 
 
 def test_agreement_counts_votes_for_the_label(small):
