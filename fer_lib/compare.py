@@ -18,6 +18,8 @@ from fer_lib.evaluate import (
     calc_p_value,
     collect_results,
     count_wins,
+    estimate_accuracy,
+    estimate_matched_accuracy,
     estimate_mean,
 )
 from fer_lib.experiments import EXPERIMENTS
@@ -93,6 +95,22 @@ def count_confusions(runs: list[Run], labels: np.ndarray) -> dict[str, list[list
         matrix = calc_confusion(run.logits["test"].astype(np.float32), labels)
         totals[run.experiment.name] = totals.get(run.experiment.name, 0) + matrix
     return {name: matrix.tolist() for name, matrix in totals.items()}
+
+
+def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.ndarray]) -> dict[str, dict[str, str]]:
+    """For each experiment its test accuracy on parts of the split, in percent with its interval, as text.
+
+    labels: int (N,); subsets: of `explore.list_subsets`; to which come, as "alike", images without a copy, weighted
+    to have the labels of those with one in training, and FER+'s majority behind them, as often."""
+    names = dict.fromkeys(run.experiment.name for run in runs)
+    groups = {name: [run for run in runs if run.experiment.name == name] for name in names}
+    copied, others = subsets["with a copy in training"], subsets["without a copy in either"]
+    kinds = 2 * labels + subsets["label is FER+'s majority"]
+    told = {}
+    for name, group in groups.items():
+        told[name] = {words: estimate_accuracy(group, labels, chosen).format() for words, chosen in subsets.items()}
+        told[name]["alike"] = estimate_matched_accuracy(group, labels, copied, others, kinds).format()
+    return told
 
 
 # --- read from the records --------------------------------------------------------------------

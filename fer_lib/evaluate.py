@@ -186,6 +186,18 @@ def estimate_accuracy(runs: list, labels: np.ndarray, chosen: np.ndarray) -> Est
     return estimate_mean([calc_accuracy(run.logits["test"][chosen], labels[chosen]) for run in runs])
 
 
+def estimate_matched_accuracy(
+    runs: list, labels: np.ndarray, chosen: np.ndarray, others: np.ndarray, kinds: np.ndarray
+) -> Estimate:
+    """Test accuracy over the runs on other images, weighted so that each kind is as frequent as among the chosen.
+
+    labels: int (N,); chosen, others: bool (N,); kinds: int (N,) from 0, each of which some of the others has."""
+    frequency = np.bincount(kinds[chosen], minlength=kinds.max() + 1) / chosen.sum()
+    weights = frequency[kinds[others]] / np.bincount(kinds[others], minlength=kinds.max() + 1)[kinds[others]]
+    right = [(run.logits["test"].argmax(1) == labels)[others] for run in runs]
+    return estimate_mean([float(weights @ answers) for answers in right])
+
+
 def tabulate_subsets(groups: list[list], labels: np.ndarray, subsets: dict[str, np.ndarray]) -> pd.DataFrame:
     """Test accuracy in percent, with 95% intervals over the seeds, on parts of the test split: a row a part, with
     its number of images, a column a step. labels: int (N,); subsets: {name: bool (N,)}."""

@@ -97,6 +97,16 @@ def tabulate_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def list_subsets(dataset: Dataset, votes: pd.DataFrame | None) -> dict[str, np.ndarray]:
+    """Parts of the test split in which accuracy may differ, {words: bool (N,)}: all of it; where FER2013's label is
+    FER+'s majority and where not, if there are votes; and those of `find_shared`."""
+    subsets = {"all": np.ones(len(dataset.test), bool)}
+    if votes is not None:
+        agrees = measure_agreement(dataset, votes).query("split == 'test'")["agrees"].to_numpy()
+        subsets |= {"label is FER+'s majority": agrees, "label is not": ~agrees}
+    return subsets | find_shared(dataset)
+
+
 def find_shared(dataset: Dataset) -> dict[str, np.ndarray]:
     """Which test images have an exact copy in training, in validation, and in neither: {words: bool (N,)}."""
     duplicates = find_duplicates(dataset)

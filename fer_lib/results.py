@@ -9,10 +9,10 @@ import statistics
 
 import pandas as pd
 
-from fer_lib.compare import choose_runs, count_confusions, count_pairs
+from fer_lib.compare import choose_runs, count_confusions, count_pairs, judge_subsets
 from fer_lib.data import PROJECT, find_data, load_data, load_votes
 from fer_lib.evaluate import collect_results, estimate_mean, format_markdown
-from fer_lib.explore import collect_facts
+from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.record import Run, read_published_runs
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
@@ -71,7 +71,9 @@ def main() -> None:
         if votes is None:
             print("reports/facts.json stays as it was: it needs FER+'s votes (set FER_VOTES)")
         else:
-            facts = json.dumps(collect_facts(dataset, votes), indent=2)
+            facts = collect_facts(dataset, votes)
+            facts["accuracies"] = judge_subsets(whole, labels, list_subsets(dataset, votes))
+            facts = json.dumps(facts, indent=2, ensure_ascii=False)
             (PROJECT / "reports" / "facts.json").write_text(facts + "\n")
     readme = PROJECT / "README.md"
     readme.write_text(update_readme(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -44,6 +44,24 @@ def test_confusions_are_summed_over_the_runs(runs):
     assert recall.loc["A1 Baseline", "Angry"] == 75.0 and recall.loc["A1 Baseline", "Sad"] == 50.0
 
 
+def test_accuracy_is_told_for_parts_of_the_test_split(runs):
+    last = np.arange(8) == 7
+    parts = {
+        "label is FER+'s majority": ~last,
+        "with a copy in training": last,
+        "without a copy in either": LABELS == 0,
+    }
+    told = compare.judge_subsets([run for run in runs if run.seed == 0][1:], LABELS, parts)
+    assert told == {
+        "a1b_baseline_balanced": {
+            "label is FER+'s majority": "85.7",
+            "with a copy in training": "100.0",
+            "without a copy in either": "50.0",
+            "alike": "100.0",  # of the two, the one that is like it, which has no majority either
+        }
+    }
+
+
 def test_a_pair_is_tested_by_twice_the_median_of_its_seeds_p_values():
     first, second = PAIRS[:2]
     counts = [(first, 10, 30), (first, 12, 25), (first, 5, 60), (second, 20, 20)]
