@@ -26,12 +26,14 @@ from tqdm import tqdm
 
 from fer_lib import __version__
 from fer_lib.augment import Augmentation
-from fer_lib.data import PROJECT, Dataset, find_data, load_data, read_csv
-from fer_lib.experiments import EXPERIMENTS
-from fer_lib.train import choose_hardware, make_learner, train_one_epoch
+from fer_lib.data import PROJECT, Split, find_data, load_data, read_csv
+from fer_lib.experiments import EXPERIMENTS, Experiment
+from fer_lib.models import count_multiply_adds
+from fer_lib.train import choose_hardware, make_learner, predict_logits, train_one_epoch
 
 REPEATS = 5
 IMAGES = 6400  # a hundred batches
+STRONG = list(EXPERIMENTS.values())[-1]  # the end of the ladder
 AUGMENTATION = Augmentation(flip=0.5, rotation=10, crop_padding=4)  # report B's
 
 
@@ -65,19 +67,22 @@ def bench_reading(path: Path) -> list[dict]:
     ]
 
 
+def cut_split(split: Split, count: int) -> Split:
+    """Its first images."""
+    return replace(split, images=split.images[:count], labels=split.labels[:count], rows=split.rows[:count])
+
+
 class PlainFaces(TorchDataset):
     """The faces as a user would wrap them: one PIL image at a time through torchvision's transforms."""
 
-    def __init__(self, dataset: Dataset):
-        self.images, self.labels = dataset.train.images[:IMAGES], dataset.train.labels[:IMAGES]
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomHorizontalFlip(AUGMENTATION.flip),
-                transforms.RandomRotation(AUGMENTATION.rotation),
-                transforms.RandomCrop(48, padding=AUGMENTATION.crop_padding),
-                transforms.ToTensor(),
-            ]
-        )
+    def __init__(self, split: Split, augmented: bool):
+        self.images, self.labels = split.images, split.labels
+        moves = [
+            transforms.RandomHorizontalFlip(AUGMENTATION.flip),
+            transforms.RandomRotation(AUGMENTATION.rotation),
+            transforms.RandomCrop(48, padding=AUGMENTATION.crop_padding),
+        ]
+        self.transform = transforms.Compose([*moves * augmented, transforms.ToTensor()])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,21 +91,19 @@ class PlainFaces(TorchDataset):
         return self.transform(Image.fromarray(self.images[place])), int(self.labels[place])
 
 
-def bench_training(dataset: Dataset) -> list[dict]:
-    """One epoch of A1 with report B's augmentation: `train_one_epoch` against a plain loop in float32."""
-    experiment = replace(EXPERIMENTS["a1_baseline"], augmentation=AUGMENTATION)
+def bench_training(split: Split, experiment: Experiment) -> dict:
+    """An epoch of a network with report B's augmentation: `train_one_epoch` against a plain loop in float32."""
     hardware = choose_hardware()
-    images = hardware.put(dataset.train.images[:IMAGES])
-    labels = torch.from_numpy(dataset.train.labels[:IMAGES]).to(hardware.device)
+    images, labels = hardware.put(split.images), torch.from_numpy(split.labels).to(hardware.device)
 
     def train_ours() -> None:
-        learner = make_learner(experiment, hardware)
-        train_one_epoch(learner, images, labels, experiment, hardware, 0, 1, tqdm(disable=True))
+        learner = make_learner(experiment, hardware)  # the last epoch: its images are never shrunk
+        train_one_epoch(learner, images, labels, experiment, hardware, 0, experiment.epochs, tqdm(disable=True))
 
     def train_plainly() -> None:
         model = experiment.build_model().to(hardware.device)
         optimizer = torch.optim.Adam(model.parameters(), experiment.learning_rate)
-        for inputs, targets in DataLoader(PlainFaces(dataset), experiment.batch_size, shuffle=True):
+        for inputs, targets in DataLoader(PlainFaces(split, True), experiment.batch_size, shuffle=True):
             loss = torch.nn.functional.cross_entropy(model(inputs.to(hardware.device)), targets.to(hardware.device))
             optimizer.zero_grad()
             loss.backward()
@@ -108,9 +111,47 @@ def bench_training(dataset: Dataset) -> list[dict]:
 
     train_ours()  # the first epoch also sets up the kernels
     ours, theirs = (len(labels) / seconds for seconds in time_in_turn(train_ours, train_plainly))
-    return [
-        _row("train A1, flip + rotation + crop (images/s)", ours, theirs, ours / theirs, "float32, DataLoader, PIL")
-    ]
+    return _row(f"train {experiment.step} (images/s)", ours, theirs, ours / theirs, "float32, DataLoader, PIL")
+
+
+def bench_inference(split: Split, experiment: Experiment) -> dict:
+    """The logits of a split: `predict_logits` against a plain loop."""
+    hardware = choose_hardware()
+    model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
+    plain_model = experiment.build_model().to(hardware.device).eval()
+
+    @torch.inference_mode()
+    def judge_plainly() -> torch.Tensor:
+        batches = DataLoader(PlainFaces(split, False), experiment.batch_size)
+        return torch.cat([plain_model(inputs.to(hardware.device)) for inputs, _ in batches]).cpu()
+
+    seconds = time_in_turn(lambda: predict_logits(model, split, experiment, hardware), judge_plainly)
+    ours, theirs = (len(split) / own for own in seconds)
+    return _row(f"judge {experiment.step} (images/s)", ours, theirs, ours / theirs, "DataLoader, PIL")
+
+
+def measure_peak(side: int = 4096) -> float:
+    """TFLOP/s of the product of two matrices of this size, in the precision that training uses."""
+    hardware = choose_hardware()
+    left, right = torch.randn(2, side, side, device=hardware.device).to(hardware.precision)
+
+    def multiply() -> None:
+        (left @ right)[0, 0].item()  # waits for a device that works in the background
+
+    multiply()
+    (seconds,) = time_in_turn(multiply)
+    return 2 * side**3 / seconds / 1e12
+
+
+def share_peak(row: dict, experiment: Experiment, peak: float) -> dict:
+    """What share of the peak (TFLOP/s) a training row reaches, counting the products alone: one pass forward and
+    two back."""
+    work = 3 * 2 * count_multiply_adds(experiment.build_model())
+    return {
+        "step": experiment.step,
+        "peak_tflops": round(peak, 3),
+        "share_of_peak": round(row["ours"] * work / peak / 1e12, 3),
+    }
 
 
 def _row(what: str, ours: float, usual: float, ratio: float, against: str) -> dict:
@@ -127,13 +168,21 @@ def main() -> None:
     path = find_data()
     reads_zip = path is not None and zipfile.is_zipfile(path)
     rows = bench_reading(Path(path)) if reads_zip else []
-    rows += bench_training(load_data())
+    few, fewer = (cut_split(load_data().train, count) for count in (IMAGES, IMAGES // 5))
+    rows.append(bench_training(few, replace(EXPERIMENTS["a1_baseline"], augmentation=AUGMENTATION)))
+    rows.append(bench_training(fewer, STRONG))
+    share = share_peak(rows[-1], STRONG, measure_peak())
+    rows.append(bench_inference(fewer, STRONG))
     record = {"fer_lib": __version__, "torch": torch.__version__, "hardware": choose_hardware().name, "rows": rows}
-    (PROJECT / "reports" / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(f"medians of {REPEATS} rounds on {record['hardware']}")
-    print(f"{'':44}{'fer_lib':>10}{'usual':>10}{'ratio':>8}  usual is")
+    (PROJECT / "reports" / "bench.json").write_text(json.dumps(record | {"strong": share}, indent=2) + "\n")
+    print(f"medians of {REPEATS} rounds on {record['hardware']}, {torch.get_num_threads()} threads")
+    print(f"{'':30}{'fer_lib':>10}{'usual':>10}{'ratio':>8}  usual is")
     for row in rows:
-        print(f"{row['what']:44}{row['ours']:>10,.4g}{row['usual']:>10,.4g}{row['ratio']:>7}×  {row['usual is']}")
+        print(f"{row['what']:30}{row['ours']:>10,.4g}{row['usual']:>10,.4g}{row['ratio']:>7}×  {row['usual is']}")
+    print(
+        f"{STRONG.step} trains at {share['share_of_peak']:.0%} of the {share['peak_tflops']:.2f} TFLOP/s of a product "
+        "of large matrices"
+    )
     if not reads_zip:
         print("reading was not timed: that needs FER2013's icml_face_data.csv, zipped, in FER_DATA")
 

@@ -1,6 +1,8 @@
 import json
 
 from fer_lib import bench
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.models import count_multiply_adds
 
 
 def test_the_benchmark_runs_without_fer2013_and_says_what_it_left_out(tmp_path, monkeypatch, capsys, small):
@@ -11,7 +13,19 @@ def test_the_benchmark_runs_without_fer2013_and_says_what_it_left_out(tmp_path, 
     monkeypatch.setattr(bench, "load_data", lambda: small)
     (tmp_path / "reports").mkdir()
     bench.main()
-    (row,) = json.loads((tmp_path / "reports" / "bench.json").read_text())["rows"]
-    assert row["ours"] > 0 and row["usual"] > 0
+    record = json.loads((tmp_path / "reports" / "bench.json").read_text())
     printed = capsys.readouterr().out
-    assert row["what"] in printed and "reading was not timed: that needs FER2013" in printed
+    assert [row["what"].split()[:2] for row in record["rows"]] == [["train", "A1"], ["train", "S13"], ["judge", "S13"]]
+    for row in record["rows"]:
+        assert row["ours"] > 0 and row["usual"] > 0 and row["what"] in printed
+    assert 0 < record["strong"]["share_of_peak"] < 1
+    assert (
+        "TFLOP/s of a product of large matrices" in printed and "reading was not timed: that needs FER2013" in printed
+    )
+
+
+def test_the_share_of_the_peak_counts_a_pass_forward_and_two_back():
+    experiment = EXPERIMENTS["a1_baseline"]
+    work = 2 * count_multiply_adds(experiment.build_model())
+    share = bench.share_peak({"ours": 1000.0}, experiment, peak=work * 4000 / 1e12)
+    assert share["share_of_peak"] == 0.75
