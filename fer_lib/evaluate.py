@@ -150,6 +150,25 @@ def measure_course(run) -> dict[str, float]:
     }
 
 
+def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0.65, 0.70)) -> pd.DataFrame:
+    """Minutes of training until validation accuracy first reaches each share (0-1): a row a step, the median over
+    its runs, and how many of them get there if not all do."""
+    rows = {}
+    for runs in groups:
+        row = {}
+        for share in shares:
+            minutes = []
+            for run in runs:
+                reached = run.history["validation_accuracy"] >= share
+                if reached.any():
+                    minutes.append(run.history["seconds"].iloc[: reached.argmax() + 1].sum() / 60)
+            told = f"{np.median(minutes):.1f}" if minutes else "—"
+            few = f" ({len(minutes)} of {len(runs)} runs)" if 0 < len(minutes) < len(runs) else ""
+            row[f"minutes to {share:.0%}"] = told + few
+        rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def measure_sensitivity(trials: pd.DataFrame) -> pd.Series:
     """How far validation accuracy lies apart over the learning rates of a search, 0-1: one number for each
     dropout and width, by (drop_threshold, filters of the first convolution). trials: of `search.read_trials`."""

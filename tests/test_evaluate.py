@@ -17,6 +17,7 @@ from fer_lib.evaluate import (
     calc_reliability,
     compare_sensitivity,
     estimate_difference,
+    estimate_matched_accuracy,
     estimate_mean,
     fit_temperature,
     judge_absence,
@@ -24,10 +25,12 @@ from fer_lib.evaluate import (
     measure_course,
     measure_gradients,
     measure_sensitivity,
+    tabulate_milestones,
     tabulate_subsets,
     tabulate_verdicts,
     test_mcnemar,
 )
+from fer_lib.experiments import EXPERIMENTS
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = np.array([0, 0, 1, 1, 1, 3])
@@ -189,3 +192,21 @@ def test_accuracy_on_parts_of_the_test_split():
     table = tabulate_subsets([[run, run]], LABELS, parts)
     assert table["images"].tolist() == ["6", "3"] and table["A1 (%)"].tolist() == ["66.7 ± 0.0", "66.7 ± 0.0"]
     assert tabulate_subsets([[run]], LABELS, {"twos": LABELS == 2})["A1 (%)"].tolist() == ["0.0"]
+
+
+def test_milestones_are_the_minutes_until_an_accuracy_is_first_reached():
+    def make_run(seed, accuracies, seconds):
+        history = pd.DataFrame({"validation_accuracy": accuracies, "seconds": seconds})
+        return SimpleNamespace(experiment=EXPERIMENTS["a1_baseline"], seed=seed, history=history)
+
+    runs = [make_run(0, [0.5, 0.62, 0.60, 0.66], [60.0] * 4), make_run(1, [0.61, 0.6], [120.0] * 2)]
+    row = tabulate_milestones([runs]).loc["A1 Baseline"]
+    assert row.tolist() == ["2.0", "4.0 (1 of 2 runs)", "—"]
+
+
+def test_other_images_are_weighted_to_the_kinds_of_the_chosen_ones():
+    """Of the others, kind 0 is right in one of two, kind 1 in both; the chosen are three of kind 0 and one of kind 1."""
+    labels, kinds = np.array([0, 0, 0, 1, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 0, 0, 1, 1])
+    chosen = np.arange(8) < 4
+    run = SimpleNamespace(logits={"test": np.eye(7)[[3, 3, 3, 3, 0, 2, 1, 1]]})
+    assert estimate_matched_accuracy([run], labels, chosen, ~chosen, kinds).mean == 0.75 * 0.5 + 0.25 * 1
