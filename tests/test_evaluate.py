@@ -205,7 +205,7 @@ def test_milestones_are_the_minutes_until_an_accuracy_is_first_reached():
 
 
 def test_other_images_are_weighted_to_the_kinds_of_the_chosen_ones():
-    """Of the others, kind 0 is right in one of two, kind 1 in both; the chosen are three of kind 0 and one of kind 1."""
+    """Of the others kind 0 is right in one of two, kind 1 in both; three of the chosen are of kind 0, one of kind 1."""
     labels, kinds = np.array([0, 0, 0, 1, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 0, 0, 1, 1])
     chosen = np.arange(8) < 4
     run = SimpleNamespace(logits={"test": np.eye(7)[[3, 3, 3, 3, 0, 2, 1, 1]]})
