@@ -225,8 +225,8 @@ EXPERIMENTS = _REPORTS | {
             ("mixup", "Mixup", dict(recipe=dict(mixup=0.2))),
             ("squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
             ("stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
-            ("small_first", "Small images first", dict(recipe=dict(small_share=0.5))),
-            ("longer", "200 epochs", dict(epochs=200, patience=200, views=("flip", "ten_crops"))),
+            ("small_first", "Small images first", dict(recipe=dict(small_share=0.5), views=("flip", "ten_crops"))),
+            ("longer", "200 epochs", dict(epochs=200, patience=200)),
         ),
     )
 }
