@@ -21,6 +21,7 @@ from fer_lib.evaluate import (
     estimate_accuracy,
     estimate_matched_accuracy,
     estimate_mean,
+    fit_temperature,
 )
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.models import count_multiply_adds
@@ -113,11 +114,29 @@ def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.nda
     return told
 
 
+def fit_temperatures(runs: list[Run], labels: np.ndarray) -> dict[str, float]:
+    """For each experiment that was judged by mirrored images too, the temperature of these answers, fitted on
+    validation over its runs. labels: of that split, int (N,)."""
+    found = {}
+    for run in runs:
+        if "validation_flip" in run.logits:
+            found.setdefault(run.experiment.name, []).append(run.logits["validation_flip"])
+    return {
+        name: round(fit_temperature(np.concatenate(logits), np.tile(labels, len(logits))), 3)
+        for name, logits in found.items()
+    }
+
+
 # --- read from the records --------------------------------------------------------------------
 
 
 def read_pairs() -> pd.DataFrame:
     return pd.read_csv(runs_folder().parent / "pairs.csv")
+
+
+def read_facts() -> dict:
+    """What `make results` found of the data, for the write-up: `explore.collect_facts`, and more that needs labels."""
+    return json.loads((runs_folder().parent / "facts.json").read_text(encoding="utf-8"))
 
 
 def read_confusions() -> dict[str, np.ndarray]:

@@ -13,21 +13,24 @@ BLOCK = 6
 """Side in pixels of the squares that are masked: 8 by 8 of them make a face."""
 
 
-def calc_saliency(model: nn.Module, split: Split, steps: int = 16) -> np.ndarray:
+def calc_saliency(
+    model: nn.Module, images: np.ndarray, labels: np.ndarray, start: np.ndarray, steps: int = 16
+) -> np.ndarray:
     """How much each pixel of each image adds to or takes from the logit of its label: float32 (N, 48, 48), at least 0.
 
-    Absolute integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365, by captum) from the split's mean
-    image to the image, in so many steps."""
+    Absolute integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365, by captum) from `start`, which stands
+    for nothing seen, to the image, in so many steps. images: uint8 (N, 48, 48); labels: int64 (N,); start: float,
+    0-255, of a shape that goes with the images', such as the mean image of a split."""
     model.eval()
     method = IntegratedGradients(model)
-    start = scale_pixels(torch.from_numpy(split.images.mean(0, dtype=np.float64))).float()[None, None]
-    maps = []
-    batches = zip(torch.from_numpy(split.images[:, None]).split(64), torch.from_numpy(split.labels).split(64))
-    for images, labels in batches:
-        inputs = scale_pixels(images)
-        found = method.attribute(inputs, start.expand_as(inputs), target=labels, n_steps=steps)
-        maps.append(found[:, 0].abs().detach().float())
-    return torch.cat(maps).numpy()
+    starts = torch.from_numpy(np.broadcast_to(start / 255, images.shape).astype(np.float32))[:, None]
+    inputs = scale_pixels(torch.from_numpy(images[:, None]))
+    maps = [
+        method.attribute(batch, origin, target=target, n_steps=steps)[:, 0].abs().detach().float()
+        for batch, origin, target in zip(inputs.split(64), starts.split(64), torch.from_numpy(labels).split(64))
+        if len(batch)  # no images make one batch of none
+    ]
+    return torch.cat(maps).numpy() if maps else np.zeros(images.shape, np.float32)
 
 
 def calc_mean_saliency(saliency: np.ndarray, labels: np.ndarray) -> np.ndarray:

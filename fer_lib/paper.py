@@ -5,7 +5,6 @@
 It reads reports/ alone, so it gives the same with FER2013 at hand and without.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from fer_lib import compare, plots
 from fer_lib.data import PROJECT
 from fer_lib.evaluate import Estimate, collect_results, compare_runs, estimate_mean, format_markdown
 from fer_lib.experiments import Experiment, find_experiment
-from fer_lib.record import Run, runs_folder
+from fer_lib.record import Run
 
 REPORTS = PROJECT / "reports"
 
@@ -33,7 +32,7 @@ class Records:
         self.folder = folder
         self.runs = compare.choose_runs()
         self.verdicts = compare.read_verdicts()
-        self.facts = json.loads((runs_folder().parent / "facts.json").read_text())
+        self.facts = compare.read_facts()
 
     def get_runs(self, name: str) -> list[Run]:
         found = [run for run in self.runs if run.experiment.name == name]

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
 
 from fer_lib.data import SIDE
+from fer_lib.explain import calc_saliency
 from fer_lib.faces import draw_faces
 from fer_lib.preprocess import scale_pixels
 from fer_lib.recipe import judge_views
@@ -66,6 +67,13 @@ def find_faces(picture: np.ndarray) -> np.ndarray:
     return boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")]
 
 
+def describe_faces(boxes: np.ndarray) -> str:
+    """How many faces were found, in a sentence; `boxes` of `find_faces`."""
+    if len(boxes) == 0:
+        return "**No face was found.** The cascade sees faces from the front, upright, and not too small: try another."
+    return "**One face was found.**" if len(boxes) == 1 else f"**{len(boxes)} faces were found.**"
+
+
 def cut_faces(picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """What lies in each box, at FER2013's size: uint8 (N, 48, 48). Arguments as of `find_faces`."""
     faces = np.empty((len(boxes), SIDE, SIDE), np.uint8)
@@ -83,6 +91,12 @@ def predict_faces(model: nn.Module, faces: np.ndarray, temperature: float) -> np
     inputs = scale_pixels(torch.from_numpy(faces[:, None]))
     logits = judge_views(model.eval(), inputs, "flip")
     return (logits / temperature).softmax(-1).numpy()
+
+
+def explain_faces(model: nn.Module, faces: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """What the likeliest answer to each face rests on, against a picture of the face's mean grey: float32
+    (N, 48, 48), as `explain.calc_saliency`. faces, answers: of `cut_faces` and `predict_faces`."""
+    return calc_saliency(model, faces, answers.argmax(1), faces.mean((1, 2), keepdims=True))
 
 
 def draw_picture(count: int = 3, seed: int = 0) -> np.ndarray:

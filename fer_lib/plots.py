@@ -819,6 +819,43 @@ def plot_attention(maps: np.ndarray, faces: np.ndarray) -> Figure:
     return figure
 
 
+def plot_answers(
+    picture: np.ndarray, boxes: np.ndarray, faces: np.ndarray, answers: np.ndarray, saliency: np.ndarray
+) -> Figure:
+    """A picture with its faces framed, and for each face what was cut out, what its answer rests on, and the
+    probability of each class. Arguments as `photo` makes them, for N faces.
+
+    picture: uint8 (H, W); boxes: int (N, 4); faces: uint8 (N, 48, 48); answers: (N, 7); saliency: (N, 48, 48)."""
+    count = len(boxes)
+    figure, axes = _make_figure(figsize=(WIDTH, 3.2 + 1.7 * count))
+    axes.remove()
+    grid = figure.add_gridspec(1 + count, 3, height_ratios=[3] + [1.7] * count, width_ratios=(1, 1, 3))
+    whole = figure.add_subplot(grid[0, :])
+    whole.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    whole.axis("off")
+    for number, (left, top, width, height) in enumerate(boxes, start=1):
+        whole.add_patch(plt.Rectangle((left, top), width, height, fill=False, color=SPLIT_COLOURS["validation"], lw=2))
+        whole.annotate(str(number), (left, top), color="white", backgroundcolor="black", fontsize=9, va="bottom")
+    for number, (face, shares, marked) in enumerate(zip(faces, answers, saliency), start=1):
+        cut, seen, bars = (figure.add_subplot(grid[number, place]) for place in range(3))
+        cut.imshow(face, cmap="gray", vmin=0, vmax=255)
+        seen.imshow(face, cmap="gray", vmin=0, vmax=255)
+        seen.imshow(marked, cmap="inferno", alpha=0.6)
+        cut.set_title(f"{number}: as the network sees it", fontsize=8)
+        seen.set_title("where it looks", fontsize=8)
+        for axes in (cut, seen):
+            axes.axis("off")
+        drawn = bars.barh(EMOTIONS, shares, color=[AFTER if share == shares.max() else BEFORE for share in shares])
+        bars.bar_label(drawn, [f"{share:.0%}" for share in shares], fontsize=7, padding=2)
+        bars.set(xlim=(0, 1.08), xticks=[])
+        bars.tick_params(axis="y", labelsize=7)
+        bars.invert_yaxis()
+        bars.grid(visible=False)
+    told = [f"{EMOTIONS[shares.argmax()]} ({shares.max():.0%})" for shares in answers]
+    _set_title(figure, f"It would call these faces {_join(told)}" if told else "No face was found in this picture")
+    return figure
+
+
 def _chance_of_best(size: int, count: int) -> np.ndarray:
     """The chance of each of `size` ranks, the lowest first, to be the highest of `count` drawn without replacement."""
     ways = [math.comb(rank, count - 1) for rank in range(size)]

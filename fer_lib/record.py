@@ -83,6 +83,14 @@ def read_published_runs(data: str = "fer2013") -> list[Run]:
     return runs
 
 
+def find_published_run(name: str, seed: int) -> Run:
+    """The published run of an experiment with this seed on FER2013. Raises FileNotFoundError if it is not on record."""
+    for run in read_published_runs():
+        if (run.experiment.name, run.seed) == (name, seed):
+            return run
+    raise FileNotFoundError(f"no run of {name} with seed {seed} is on record; python -m fer_lib.train makes one")
+
+
 def _open_run(folder: Path, experiment: Experiment, record: dict) -> Run:
     history = pd.read_csv(folder / "history.csv")
     return Run(

@@ -9,7 +9,7 @@ import statistics
 
 import pandas as pd
 
-from fer_lib.compare import choose_runs, count_confusions, count_pairs, judge_subsets
+from fer_lib.compare import choose_runs, count_confusions, count_pairs, fit_temperatures, judge_subsets
 from fer_lib.data import PROJECT, find_data, load_data, load_votes
 from fer_lib.evaluate import collect_results, estimate_mean, format_markdown
 from fer_lib.explore import collect_facts, list_subsets
@@ -73,6 +73,7 @@ def main() -> None:
         else:
             facts = collect_facts(dataset, votes)
             facts["accuracies"] = judge_subsets(whole, labels, list_subsets(dataset, votes))
+            facts["temperatures"] = fit_temperatures(whole, dataset.validation.labels)
             facts = json.dumps(facts, indent=2, ensure_ascii=False)
             (PROJECT / "reports" / "facts.json").write_text(facts + "\n")
     readme = PROJECT / "README.md"

@@ -62,6 +62,17 @@ def test_accuracy_is_told_for_parts_of_the_test_split(runs):
     }
 
 
+def test_a_temperature_is_fitted_where_there_are_mirrored_views():
+    """Right in eight of ten: with logits of 0 and 5 a temperature is due that says so."""
+    labels = np.zeros(10, int)
+    logits = 5.0 * np.eye(7)[[0] * 8 + [1, 2]]
+    first = SimpleNamespace(experiment=EXPERIMENTS["s12_small_first"], logits={"validation_flip": logits})
+    other = SimpleNamespace(experiment=EXPERIMENTS["a1_baseline"], logits={"validation": logits})
+    ((name, temperature),) = compare.fit_temperatures([first, first, other], labels).items()
+    share = np.exp(5 / temperature) / (np.exp(5 / temperature) + 6)
+    assert name == "s12_small_first" and share == pytest.approx(0.8, abs=0.01)
+
+
 def test_a_pair_is_tested_by_twice_the_median_of_its_seeds_p_values():
     first, second = PAIRS[:2]
     counts = [(first, 10, 30), (first, 12, 25), (first, 5, 60), (second, 20, 20)]

@@ -28,7 +28,7 @@ def faces(small):
 
 
 def test_saliency_marks_what_the_network_looks_at_and_nothing_else(faces):
-    saliency = calc_saliency(MouthReader(), faces)
+    saliency = calc_saliency(MouthReader(), faces.images, faces.labels, faces.images.mean(0))
     assert saliency.shape == (200, 48, 48) and (saliency >= 0).all()
     inside = saliency[:, 36:42, 18:24].sum((1, 2))
     np.testing.assert_allclose(inside, saliency.sum((1, 2)), rtol=1e-5)
@@ -42,7 +42,7 @@ def test_saliency_marks_what_the_network_looks_at_and_nothing_else(faces):
 
 def test_masking_what_a_true_map_marks_costs_most_and_a_false_map_is_found_out(faces):
     model = MouthReader()
-    table = measure_masking(model, faces, calc_saliency(model, faces))
+    table = measure_masking(model, faces, calc_saliency(model, faces.images, faces.labels, faces.images.mean(0)))
     assert table.index[0] == 0 and (table.iloc[0] == 1).all()
     assert table["most salient first"].iloc[1] < 0.7 < table["at random"].iloc[1]
     assert table["least salient first"].iloc[-1] == 1

@@ -3,9 +3,17 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_lib import photo
+from fer_lib import photo, plots
 from fer_lib.models import BaselineModel
-from fer_lib.photo import cut_faces, draw_picture, find_faces, predict_faces, read_picture
+from fer_lib.photo import (
+    cut_faces,
+    describe_faces,
+    draw_picture,
+    explain_faces,
+    find_faces,
+    predict_faces,
+    read_picture,
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +122,29 @@ def test_a_prediction_is_the_mean_over_both_views_and_hardly_minds_the_mirror(pi
     np.testing.assert_allclose(shares, (plain + other) / 2, rtol=1e-4)
     flat = predict_faces(model, faces, temperature=1000.0)
     np.testing.assert_allclose(flat, 1 / 7, atol=1e-3)
+
+
+def test_an_answer_is_explained_even_for_a_single_face(picture):
+    """Against its own grey, not against the mean of the faces, which one face would be itself."""
+    torch.manual_seed(0)
+    model = BaselineModel()
+    faces = cut_faces(picture, find_faces(picture))
+    answers = predict_faces(model, faces, temperature=1.0)
+    maps = explain_faces(model, faces, answers)
+    assert maps.shape == (3, 48, 48) and (maps.sum((1, 2)) > 0).all()
+    alone = explain_faces(model, faces[:1], answers[:1])
+    np.testing.assert_allclose(alone[0], maps[0], rtol=1e-3, atol=1e-6)
+    assert explain_faces(model, faces[:0], answers[:0]).shape == (0, 48, 48)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_faces_are_told_and_drawn_however_many(picture, count):
+    boxes = find_faces(picture)[:count]
+    faces, answers = cut_faces(picture, boxes), np.full((count, 7), 1 / 7)
+    answers[:, 3] += 0.1
+    told = describe_faces(boxes)
+    assert ("No face was found" in told) == (count == 0) and ("3 faces" in told) == (count == 3)
+    figure = plots.plot_answers(picture, boxes, faces, answers, np.ones((count, 48, 48)))
+    title = figure.get_suptitle()
+    assert title == "No face was found in this picture" if count == 0 else title.count("Happy (24%)") == count
+    assert len(figure.axes) == 1 + 3 * count
