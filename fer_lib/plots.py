@@ -793,10 +793,10 @@ def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def plot_attention(maps: np.ndarray, faces: np.ndarray) -> Figure:
-    """Where attention looks, over each class's mean face.
+def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention") -> Figure:
+    """Where a network looks, over each class's mean face.
 
-    maps: float (7, side, side), each of sum 1; faces: float (7, 48, 48), 0-255."""
+    maps: float (7, side, side), each of sum 1; faces: float (7, 48, 48), 0-255; what: the maps show."""
     side = maps.shape[-1]
     relative = maps * side**2  # 1 is what it would be if all places were looked at alike
     figure, panels = _make_figure(1, len(EMOTIONS), figsize=(WIDTH, 2.05))
@@ -810,12 +810,54 @@ def plot_attention(maps: np.ndarray, faces: np.ndarray) -> Figure:
         axes.axis("off")
     bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
     bar.ax.tick_params(labelsize=7)
-    bar.set_label("attention, 1 = even", fontsize=7)
+    bar.set_label(f"{what}, 1 = even", fontsize=7)
     mean = relative.mean(0)
     row, column = np.unravel_index(mean.argmax(), mean.shape)
     height = ("upper", "middle", "lower")[3 * row // side]
     across = ("left", "central", "right")[3 * column // side]
-    _set_title(figure, f"Attention is strongest in the {height} {across} part of the face, {mean.max():.1f} times even")
+    _set_title(
+        figure,
+        f"{what.capitalize()} is strongest in the {height} {across} part of the face, {mean.max():.1f} times even",
+    )
+    return figure
+
+
+def plot_members(table: pd.DataFrame, size: int) -> Figure:
+    """Accuracy of an ensemble against its number of members, and of each member alone.
+
+    table: of `ensemble.tabulate_members`; size: the number of members that validation chose."""
+    figure, axes = _make_figure(figsize=(WIDTH, 3.8))
+    for split in ("validation", "test"):
+        colour = SPLIT_COLOURS[split]
+        axes.plot(table.index, table[f"{split}_together"], "o-", color=colour, label=f"{split}, together")
+        axes.plot(table.index, table[f"{split}_alone"], "x", color=colour, label=f"{split}, the new member alone")
+    axes.axvline(size, color=BEFORE, linestyle="--", linewidth=1.2, label="chosen on validation")
+    axes.set_xticks(table.index, [f"{count}\n{name}" for count, name in table["member"].items()], fontsize=7)
+    axes.set(xlabel="members, with the one that comes in", ylabel="accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 1))
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
+    alone, together = 100 * table["test_alone"].iloc[0], 100 * table.loc[size, "test_together"]
+    _set_title(
+        figure, f"The best network alone is right on {alone:.1f}% of the test split, {size} together on {together:.1f}%"
+    )
+    return figure
+
+
+def plot_masking(table: pd.DataFrame) -> Figure:
+    """Accuracy against how much of each face is hidden, in three orders. table: of `explain.measure_masking`."""
+    figure, axes = _make_figure(figsize=(WIDTH, 3.4))
+    for (name, accuracy), colour in zip(table.items(), (LOST, BEFORE, WON)):
+        axes.plot(table.index, accuracy, "o-", color=colour, markersize=4, label=name)
+    axes.set(xlabel="share of the face hidden", ylabel="accuracy", ylim=(0, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, 0))
+    axes.legend(fontsize=8)
+    quarter = table.iloc[abs(table.index - 0.25).argmin()]
+    most, chance, _ = quarter
+    _set_title(
+        figure,
+        f"With a quarter of the face hidden accuracy is {most:.0%} where the map marks most, {chance:.0%} at random",
+    )
     return figure
 
 

@@ -204,9 +204,31 @@ def test_every_figure_of_a_search_is_titled_and_whole(trials):
 def test_the_attention_figure_names_the_place_that_is_looked_at():
     maps = np.full((7, 6, 6), 0.5 / 35)
     maps[:, 4, 2] = 0.5  # the mouth
-    figure = plots.plot_attention(maps, np.full((7, 48, 48), 128.0))
+    figure = plots.plot_maps(maps, np.full((7, 48, 48), 128.0))
     check_figure(figure)
     assert "lower central part of the face, 18.0 times even" in figure.get_suptitle()
+
+
+def test_the_figures_of_ensemble_and_masking_tell_what_the_tables_do():
+    members = pd.DataFrame(
+        {
+            "member": ["S1, seed 0", "S1, seed 1", "S2, seed 0"],
+            "validation_alone": [0.70, 0.69, 0.70],
+            "validation_together": [0.70, 0.72, 0.71],
+            "test_alone": [0.71, 0.70, 0.72],
+            "test_together": [0.71, 0.73, 0.74],
+        },
+        index=[1, 2, 3],
+    )
+    figure = plots.plot_members(members, 2)
+    check_figure(figure)
+    assert "alone is right on 71.0% of the test split, 2 together on 73.0%" in figure.get_suptitle()
+    masking = pd.DataFrame(
+        {"most": [0.7, 0.2, 0.1], "random": [0.7, 0.5, 0.3], "least": [0.7, 0.7, 0.6]}, [0, 0.25, 0.5]
+    )
+    figure = plots.plot_masking(masking)
+    check_figure(figure)
+    assert "accuracy is 20% where the map marks most, 50% at random" in figure.get_suptitle()
 
 
 def test_the_best_of_a_few_trials_is_what_drawing_them_gives():
