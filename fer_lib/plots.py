@@ -826,14 +826,14 @@ def plot_members(table: pd.DataFrame, size: int) -> Figure:
     """Accuracy of an ensemble against its number of members, and of each member alone.
 
     table: of `ensemble.tabulate_members`; size: the number of members that validation chose."""
-    figure, axes = _make_figure(figsize=(WIDTH, 3.8))
+    figure, axes = _make_figure(figsize=(WIDTH, 4.2))
     for split in ("validation", "test"):
         colour = SPLIT_COLOURS[split]
         axes.plot(table.index, table[f"{split}_together"], "o-", color=colour, label=f"{split}, together")
         axes.plot(table.index, table[f"{split}_alone"], "x", color=colour, label=f"{split}, the new member alone")
     axes.axvline(size, color=BEFORE, linestyle="--", linewidth=1.2, label="chosen on validation")
-    axes.set_xticks(table.index, [f"{count}\n{name}" for count, name in table["member"].items()], fontsize=7)
-    axes.set(xlabel="members, with the one that comes in", ylabel="accuracy")
+    axes.set_xticks(table.index, table["member"], fontsize=8, rotation=20)
+    axes.set(xlabel="the member that comes in", ylabel="accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1, 1))
     figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     alone, together = 100 * table["test_alone"].iloc[0], 100 * table.loc[size, "test_together"]

@@ -210,6 +210,7 @@ def test_the_attention_figure_names_the_place_that_is_looked_at():
 
 
 def test_the_figures_of_ensemble_and_masking_tell_what_the_tables_do():
+    plots.set_style()
     members = pd.DataFrame(
         {
             "member": ["S1, seed 0", "S1, seed 1", "S2, seed 0"],
