@@ -185,7 +185,7 @@ def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
         columns = ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1")
         for column, label in zip(columns, ("train", "validation", "test", "test macro F1")):
             row[label] = estimate_mean(table[column]).format()
-        row["s an epoch"] = f"{(table['seconds'] / table['epochs']).median():.0f}"
+        row["s an epoch"] = f"{table['epoch_seconds'].median():.0f}"
         row["hardware"] = ", ".join(table["hardware"].str.replace(r"\(R\)|CPU @.*| Processor", "", regex=True).unique())
         rows[f"{experiment.step} {experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")

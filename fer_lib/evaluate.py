@@ -120,7 +120,7 @@ def judge_absence(effect: Estimate) -> str:
 def collect_results(runs: list) -> pd.DataFrame:
     """One row a run: experiment, step, title, seed, data, all its results and environment, last_gap and
     last_gap_clean (accuracy in training, as met or clean, less that on validation, at the last epoch),
-    and the measures of `measure_course` and, where the history has them, `measure_gradients`."""
+    and the measures of `measure_course`, `measure_cost` and, where the history has them, `measure_gradients`."""
     rows = [
         {
             "experiment": run.experiment.name,
@@ -132,6 +132,7 @@ def collect_results(runs: list) -> pd.DataFrame:
             "last_gap": run.results["last_train_accuracy"] - run.results["last_validation_accuracy"],
             "last_gap_clean": run.results["last_train_accuracy_clean"] - run.results["last_validation_accuracy"],
             **measure_course(run),
+            **measure_cost(run),
             **measure_gradients(run),
             **run.environment,
         }
@@ -142,11 +143,24 @@ def collect_results(runs: list) -> pd.DataFrame:
 
 def measure_course(run) -> dict[str, float]:
     """Of a run's history: wobble, how far validation accuracy moves from one epoch to the next in the mean, 0-1;
-    log_seconds_to_best, the natural logarithm of the seconds until the best epoch's end."""
+    log_seconds_to_best, the natural logarithm of the seconds until the best epoch's end, at the median epoch's pace."""
     history, best = run.history, run.results["best_epoch"]
     return {
         "wobble": float(history["validation_accuracy"].diff().abs().mean()),
-        "log_seconds_to_best": float(np.log(history["seconds"].iloc[:best].sum())),
+        "log_seconds_to_best": float(np.log(best * history["seconds"].median())),
+    }
+
+
+def measure_cost(run) -> dict[str, float]:
+    """What a run takes where nothing else is in its way, from its median epoch: typical_minutes in all,
+    epoch_seconds, and typical_speed in training images/s. Sums over the epochs, which environment has, hold
+    every pause and all other work on the machine."""
+    seconds, median = run.environment["seconds"], float(run.history["seconds"].median())
+    epochs = len(run.history)
+    return {
+        "epoch_seconds": median,
+        "typical_minutes": epochs * median / 60,
+        "typical_speed": run.environment["images_per_second"] * seconds / epochs / median,
     }
 
 
@@ -292,7 +306,7 @@ def summarise_experiments(runs: list) -> pd.DataFrame:
         row = {"seeds": len(group), "parameters": f"{group['parameters'].iloc[0]:,}"}
         row |= {label: estimate_mean(group[column]).format() for column, label in SUMMARY.items()}
         row["epochs"] = estimate_mean(group["epochs"]).format(1, 0)
-        row["minutes a run"] = f"{group['seconds'].median() / 60:.1f}"
+        row["minutes a run"] = f"{group['typical_minutes'].median():.1f}"
         rows[f"{step} {title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -330,8 +344,8 @@ def summarise_costs(groups: list[list]) -> pd.DataFrame:
         rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = {
             "parameters": f"{runs[0].results['parameters']:,}",
             "multiply-adds an image (M)": f"{work / 1e6:.1f}",
-            "training images/s": f"{table['images_per_second'].median():,.0f}",
-            "minutes a run": f"{table['seconds'].median() / 60:.1f}",
+            "training images/s": f"{table['typical_speed'].median():,.0f}",
+            "minutes a run": f"{table['typical_minutes'].median():.1f}",
             "validation (%)": estimate_mean(table["validation_accuracy"]).format(),
             "gain (points)": "" if runs is first else gain.format(sign=True),
             "multiply-adds (M) per point": "" if per_point is None else f"{per_point:.1f}",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fer_lib.compare import choose_runs, count_confusions, count_pairs, fit_temperatures, judge_subsets
 from fer_lib.data import PROJECT, find_data, load_data, load_votes
-from fer_lib.evaluate import collect_results, estimate_mean, format_markdown
+from fer_lib.evaluate import collect_results, estimate_mean, format_markdown, measure_cost
 from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.record import Run, read_published_runs
 
@@ -34,7 +34,7 @@ def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
         for column in ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1"):
             label = column.removesuffix("_accuracy").removesuffix("_accuracy_clean").replace("test_macro_f1", "test F1")
             row[label] = estimate_mean([run.results[column] for run in mine]).format()
-        row["min a run"] = f"{statistics.median(run.environment['seconds'] for run in mine) / 60:.1f}"
+        row["min a run"] = f"{statistics.median(measure_cost(run)['typical_minutes'] for run in mine):.1f}"
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -22,6 +22,7 @@ from fer_lib.evaluate import (
     fit_temperature,
     judge_absence,
     judge_effect,
+    measure_cost,
     measure_course,
     measure_gradients,
     measure_sensitivity,
@@ -135,10 +136,10 @@ def test_mcnemar_counts_the_images_on_which_two_runs_differ():
 
 
 def test_the_course_of_a_run_worked_out_by_hand():
-    """Steps of 0.2, 0.1 and 0.3 in accuracy; the best is the second epoch, after 10 + 20 seconds."""
+    """Steps of 0.2, 0.1 and 0.3 in accuracy; the best is the second epoch, and the median epoch takes 25 seconds."""
     history = pd.DataFrame({"validation_accuracy": [0.4, 0.6, 0.5, 0.2], "seconds": [10.0, 20.0, 30.0, 40.0]})
     course = measure_course(SimpleNamespace(history=history, results={"best_epoch": 2}))
-    assert course == pytest.approx({"wobble": 0.2, "log_seconds_to_best": np.log(30)})
+    assert course == pytest.approx({"wobble": 0.2, "log_seconds_to_best": np.log(50)})
 
 
 def make_trials(filters, spread):
@@ -210,3 +211,12 @@ def test_other_images_are_weighted_to_the_kinds_of_the_chosen_ones():
     chosen = np.arange(8) < 4
     run = SimpleNamespace(logits={"test": np.eye(7)[[3, 3, 3, 3, 0, 2, 1, 1]]})
     assert estimate_matched_accuracy([run], labels, chosen, ~chosen, kinds).mean == 0.75 * 0.5 + 0.25 * 1
+
+
+def test_a_pause_does_not_count_as_cost():
+    """Three epochs of 10 s, one with a pause of a quarter of an hour: 400 images an epoch are 40 a second."""
+    run = SimpleNamespace(
+        history=pd.DataFrame({"seconds": [10.0, 910.0, 10.0]}),
+        environment={"seconds": 930.0, "images_per_second": 1200 / 930},
+    )
+    assert measure_cost(run) == pytest.approx({"epoch_seconds": 10, "typical_minutes": 0.5, "typical_speed": 40})
