@@ -168,7 +168,7 @@ def main() -> None:
     path = find_data()
     reads_zip = path is not None and zipfile.is_zipfile(path)
     rows = bench_reading(Path(path)) if reads_zip else []
-    few, fewer = (cut_split(load_data().train, count) for count in (IMAGES, IMAGES // 5))
+    few, fewer = (cut_split(load_data().train, count) for count in (IMAGES, IMAGES // 10))
     rows.append(bench_training(few, replace(EXPERIMENTS["a1_baseline"], augmentation=AUGMENTATION)))
     rows.append(bench_training(fewer, STRONG))
     share = share_peak(rows[-1], STRONG, measure_peak())
