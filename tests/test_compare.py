@@ -7,8 +7,10 @@ from scipy import stats
 
 from fer_lib import compare
 from fer_lib.compare import CLAIMS, PAIRS, correct_p_values, count_confusions, count_pairs, judge_claim, test_pairs
+from fer_lib.data import load_votes
 from fer_lib.evaluate import Estimate, Verdict
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.record import read_published_runs
 from tests.conftest import needs_fer2013
 
@@ -164,9 +166,21 @@ def test_every_verdict_on_record_is_of_a_claim_and_of_an_experiment(published):
 
 @needs_fer2013
 def test_the_counts_on_record_are_those_of_the_recorded_logits(published, fer2013):
-    pd.testing.assert_frame_equal(compare.read_pairs(), count_pairs(published, fer2013.test.labels))
+    runs, labels = compare.choose_runs(), fer2013.test.labels
+    pd.testing.assert_frame_equal(compare.read_pairs(), count_pairs(runs, labels))
     counts = {name: matrix.tolist() for name, matrix in compare.read_confusions().items()}
-    assert counts == count_confusions(published, fer2013.test.labels)
+    assert counts == count_confusions(runs, labels)
+
+
+@needs_fer2013
+def test_the_facts_on_record_are_those_of_the_data(published, fer2013):
+    if (votes := load_votes(fer2013)) is None:
+        pytest.skip("needs FER+'s votes beside FER2013, or in FER_VOTES")
+    facts, runs = compare.read_facts(), compare.choose_runs()
+    assert facts.pop("temperatures") == compare.fit_temperatures(runs, fer2013.validation.labels)
+    subsets = list_subsets(fer2013, votes)
+    assert facts.pop("accuracies") == compare.judge_subsets(runs, fer2013.test.labels, subsets)
+    assert facts == collect_facts(fer2013, votes)
 
 
 def test_the_table_has_every_experiment_on_record(published):
