@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 SMALL = 32
 """Side in pixels of the images in the first epochs of a run with `Recipe.small_share`."""
@@ -22,7 +22,8 @@ class Recipe:
     weight_decay: of the weights, not of biases and batch norms; with Adam decoupled from the gradient
     (Loshchilov and Hutter 2019, arXiv:1711.05101);
     label_smoothing: share of each label given to all classes alike (Szegedy et al. 2016);
-    averaging: the network that is judged is a moving average, of which each batch keeps this share; 0 is none;
+    averaging: the network that is judged is a moving average, of which each batch keeps this share, the first
+    few hundred batches less; 0 is none;
     mixup: parameter of the beta distribution that says how images are mixed in pairs (Zhang et al. 2018,
     arXiv:1710.09412); 0 is not at all;
     small_share: share of the epochs, the first ones, on images shrunk to `SMALL` pixels.
@@ -71,7 +72,18 @@ def average_weights(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """The moving average of the model, its batch norms' statistics included, or None."""
     if not recipe.averaging:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
+
+    @torch.no_grad()
+    def update(average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
+        if not torch.is_floating_point(average[0]):  # the counts of batches that batch norms have seen
+            torch._foreach_copy_(average, current)
+            return
+        keep = torch.clamp((1 + count) / (10 + count), max=recipe.averaging)  # the first weights are soon forgotten
+        steps = torch._foreach_sub(current, average)
+        torch._foreach_mul_(steps, 1 - keep)
+        torch._foreach_add_(average, steps)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def shrink_images(images: torch.Tensor) -> torch.Tensor:

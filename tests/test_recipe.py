@@ -10,7 +10,7 @@ from fer_lib import recipe, record, train
 from fer_lib.augment import Augmentation
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.models import StrongCNN
-from fer_lib.recipe import Recipe, make_views, mix_images
+from fer_lib.recipe import Recipe, average_weights, make_views, mix_images
 
 EVERYTHING = Recipe("adam", "one_cycle", 0.05, 0.1, 0.9, 0.2, 0.3)
 
@@ -112,8 +112,22 @@ def test_a_run_with_everything_learns_and_records_its_views(strong, drawn):
         assert right == pytest.approx(run.results[f"test_accuracy{view}"], abs=0.02)
 
 
+def test_the_moving_average_of_a_case_worked_out_by_hand():
+    """A batch norm's scale goes 1, 2, 3, 4: the average keeps 2/11 of itself, then no more than a fifth."""
+    model = nn.BatchNorm1d(1)
+    average = average_weights(model, Recipe(averaging=0.2))
+    expected = 1.0
+    for value, keep in ((1.0, 0), (2.0, 2 / 11), (3.0, 0.2), (4.0, 0.2)):
+        model.weight.data.fill_(value)
+        model.num_batches_tracked.fill_(int(value))
+        average.update_parameters(model)
+        expected = keep * expected + (1 - keep) * value
+        assert average.module.weight.item() == pytest.approx(expected)
+        assert average.module.num_batches_tracked == int(value)
+
+
 def test_the_moving_average_is_what_is_judged_and_kept(strong, small):
-    """Averaged over far more batches than there were, it has hardly left its beginning."""
+    """It lags behind: nearer to its beginning than the weights that training ends with."""
     runs = [
         train.train_run(replace(strong, epochs=3, recipe=replace(EVERYTHING, averaging=share)), small, seed=0)
         for share in (0.999, 0.0)
@@ -121,7 +135,7 @@ def test_the_moving_average_is_what_is_judged_and_kept(strong, small):
     torch.manual_seed(0)
     models = [strong.build_model(), *map(record.load_model, runs)]
     begun, slow, plain = (nn.utils.parameters_to_vector(model.parameters()) for model in models)
-    assert (slow - begun).norm() < 0.3 * (plain - begun).norm()
+    assert 0 < (slow - begun).norm() < 0.95 * (plain - begun).norm()
 
 
 def test_a_run_with_everything_resumes_with_the_very_numbers(strong, small, monkeypatch, own_folders):
