@@ -22,8 +22,8 @@ class Recipe:
     weight_decay: of the weights, not of biases and batch norms; with Adam decoupled from the gradient
     (Loshchilov and Hutter 2019, arXiv:1711.05101);
     label_smoothing: share of each label given to all classes alike (Szegedy et al. 2016);
-    averaging: the network that is judged is a moving average, of which each batch keeps this share, the first
-    few hundred batches less; 0 is none;
+    averaging: the network that is judged is a moving average, of which each batch keeps this share, but the
+    batch after n others at most (1 + n) / (10 + n); 0 is none;
     mixup: parameter of the beta distribution that says how images are mixed in pairs (Zhang et al. 2018,
     arXiv:1710.09412); 0 is not at all;
     small_share: share of the epochs, the first ones, on images shrunk to `SMALL` pixels.
