@@ -107,3 +107,11 @@ def test_every_committed_record_is_whole():
                 "validation_logits": (3589, 7),
                 "test_logits": (3589, 7),
             }
+
+
+def test_a_published_run_is_found_by_name_and_seed_or_the_lack_of_it_told(monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    run = record.find_published_run("a1_baseline", 2)
+    assert (run.experiment, run.seed, run.data) == (A1, 2, "fer2013")
+    with pytest.raises(FileNotFoundError, match="no run of a1_baseline with seed 99 is on record; python -m"):
+        record.find_published_run("a1_baseline", 99)
