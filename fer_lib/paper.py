@@ -40,10 +40,6 @@ class Records:
             raise KeyError(f"{name} has too few runs on record")
         return found
 
-    def has(self, *names: str) -> bool:
-        """Whether all these experiments are on record."""
-        return set(names) <= {run.experiment.name for run in self.runs}
-
     def accuracy(self, name: str, metric: str = "test_accuracy") -> str:
         """Mean over the seeds ± half its 95% interval, in percent: "63.5 ± 1.1"."""
         return estimate_mean(collect_results(self.get_runs(name))[metric]).format()
