@@ -94,10 +94,13 @@ def shrink_images(images: torch.Tensor) -> torch.Tensor:
 def mix_images(images: torch.Tensor, mixup: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mix each image with another of its batch: the mixtures, the places of the others, and the share of the first.
 
+    That share is the larger of the two. Since each image is once the first and once the other, no mixture is thereby
+    likelier or less so; but a label is that of what is mostly seen, and the accuracy met in training means something.
     Draws from the default generators."""
     order = torch.randperm(len(images), device=images.device)
     concentration = torch.tensor(mixup, device=images.device)
     share = torch.distributions.Beta(concentration, concentration).sample()
+    share = torch.maximum(share, 1 - share)
     return torch.lerp(images[order], images, share), order, share
 
 

@@ -61,12 +61,12 @@ def test_mixtures_lie_between_an_image_and_another_of_its_batch():
     torch.testing.assert_close(mixed, share * images + (1 - share) * images[order])
 
 
-def test_the_shares_of_a_mixture_are_beta_distributed():
-    """Symmetrical about a half, with the variance 1 / (4 (2a + 1))."""
+def test_the_shares_of_a_mixture_are_the_larger_halves_of_a_beta_distribution():
+    """That is symmetrical about a half, with the variance 1 / (4 (2a + 1))."""
     torch.manual_seed(0)
     shares = torch.stack([mix_images(torch.zeros(2, 1, 1, 1), 0.5)[2] for _ in range(4000)])
-    assert shares.mean().item() == pytest.approx(0.5, abs=0.02)
-    assert shares.var().item() == pytest.approx(1 / 8, abs=0.005)
+    assert shares.min() >= 0.5
+    assert (shares - 0.5).square().mean().item() == pytest.approx(1 / 8, abs=0.005)
 
 
 def test_views_are_the_image_its_mirror_and_both_moved_into_the_corners():
