@@ -2,6 +2,7 @@
 shows, taken from the numbers drawn; colours are Okabe and Ito's, which colour-blind readers can
 tell apart, and mean the same throughout."""
 
+import itertools
 import math
 import textwrap
 
@@ -651,6 +652,30 @@ def plot_ladder(reports: dict[str, list[list]]) -> Figure:
     handles = {label: h for axes in panels[0] for h, label in zip(*axes.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=4)
     _set_title(figure, f"Test accuracy of the step that is best on validation: {_join(told)}")
+    return figure
+
+
+def plot_gains(groups: list[list]) -> Figure:
+    """What each step brings over the one before it, on validation and test: the mean over seeds, paired, with 95%
+    interval. The first step is what the second is compared with."""
+    figure, axes = _make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(groups[1:])))
+    axes.axvline(0, color="black", linewidth=0.8)
+    for split, offset in (("validation", -0.13), ("test", 0.13)):
+        gains = [compare_runs(*pair, f"{split}_accuracy") for pair in itertools.pairwise(groups)]
+        places, colour = np.arange(len(gains)) + offset, SPLIT_COLOURS[split]
+        axes.hlines(places, [gain.low for gain in gains], [gain.high for gain in gains], color=colour, linewidth=2)
+        axes.plot([gain.mean for gain in gains], places, "o", color=colour, label=f"{split}: mean, 95% interval")
+        if split == "validation":
+            steps = [runs[0].experiment.step for runs in groups[1:]]
+            helping = [f"{step} ({gain.format(sign=True)})" for step, gain in zip(steps, gains) if gain.low > 0]
+    axes.set(yticks=range(len(gains)), yticklabels=[_name(runs[0]) for runs in groups[1:]])
+    axes.set_xlabel("gain over the step before, in points of accuracy")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
+    axes.set_ylim(len(gains) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    told = f"{len(helping)} gain beyond chance on validation" + f": {_join(helping)}" * bool(helping)
+    _set_title(figure, f"Of {len(gains)} steps, {told}")
     return figure
 
 

@@ -29,6 +29,7 @@ from fer_lib.evaluate import (
     tabulate_milestones,
     tabulate_subsets,
     tabulate_verdicts,
+    tabulate_views,
     test_mcnemar,
 )
 from fer_lib.experiments import EXPERIMENTS
@@ -200,9 +201,22 @@ def test_milestones_are_the_minutes_until_an_accuracy_is_first_reached():
         history = pd.DataFrame({"validation_accuracy": accuracies, "seconds": seconds})
         return SimpleNamespace(experiment=EXPERIMENTS["a1_baseline"], seed=seed, history=history)
 
-    runs = [make_run(0, [0.5, 0.62, 0.60, 0.66], [60.0] * 4), make_run(1, [0.61, 0.6], [120.0] * 2)]
+    runs = [make_run(0, [0.5, 0.62, 0.60, 0.66], [60.0] * 4), make_run(1, [0.61, 0.6, 0.6], [999.0, 60.0, 60.0])]
     row = tabulate_milestones([runs]).loc["A1 Baseline"]
     assert row.tolist() == ["2.0", "4.0 (1 of 2 runs)", "—"]
+
+
+def test_views_are_told_beside_the_plain_image():
+    def make_run(seed, step, results):
+        return SimpleNamespace(experiment=EXPERIMENTS[step], seed=seed, results=results)
+
+    plain = {"validation_accuracy": 0.6, "test_accuracy": 0.5}
+    seen = {f"{split}_accuracy_{view}": share for split in ("validation", "test") for view, share in
+            (("flip", 0.62), ("ten_crops", 0.61))}  # fmt: skip
+    strong = [make_run(seed, "s12_small_first", plain | seen) for seed in (0, 1)]
+    table = tabulate_views([[make_run(0, "a1_baseline", plain)], strong])
+    assert list(table.index) == ["S12, plain", "S12, flip", "S12, ten crops"]
+    assert table.loc["S12, flip"].tolist() == ["62.0 ± 0.0", "+2.0 ± 0.0", "62.0 ± 0.0", "+12.0 ± 0.0"]
 
 
 def test_other_images_are_weighted_to_the_kinds_of_the_chosen_ones():
