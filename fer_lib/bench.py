@@ -173,9 +173,16 @@ def main() -> None:
     rows.append(bench_training(fewer, STRONG))
     share = share_peak(rows[-1], STRONG, measure_peak())
     rows.append(bench_inference(fewer, STRONG))
-    record = {"fer_lib": __version__, "torch": torch.__version__, "hardware": choose_hardware().name, "rows": rows}
-    (PROJECT / "reports" / "bench.json").write_text(json.dumps(record | {"strong": share}, indent=2) + "\n")
-    print(f"medians of {REPEATS} rounds on {record['hardware']}, {torch.get_num_threads()} threads")
+    record = {
+        "fer_lib": __version__,
+        "torch": torch.__version__,
+        "hardware": choose_hardware().name,
+        "threads": torch.get_num_threads(),
+        "rows": rows,
+        "strong": share,
+    }
+    (PROJECT / "reports" / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(f"medians of {REPEATS} rounds on {record['hardware']}, {record['threads']} threads")
     print(f"{'':30}{'fer_lib':>10}{'usual':>10}{'ratio':>8}  usual is")
     for row in rows:
         print(f"{row['what']:30}{row['ours']:>10,.4g}{row['usual']:>10,.4g}{row['ratio']:>7}×  {row['usual is']}")

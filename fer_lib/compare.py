@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from fer_lib.data import EMOTIONS
+from fer_lib.data import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
     Estimate,
     Verdict,
@@ -137,6 +137,26 @@ def read_pairs() -> pd.DataFrame:
 def read_facts() -> dict:
     """What `make results` found of the data, for the write-up: `explore.collect_facts`, and more that needs labels."""
     return json.loads((runs_folder().parent / "facts.json").read_text(encoding="utf-8"))
+
+
+def read_bench() -> dict:
+    """What `make bench` measured."""
+    return json.loads((PROJECT / "reports" / "bench.json").read_text())
+
+
+def describe_speed() -> str:
+    """Sentences, in Markdown, on how fast the strong network trains and judges."""
+    bench = read_bench()
+    step, share, peak = (bench["strong"][name] for name in ("step", "share_of_peak", "peak_tflops"))
+    (train,), (judge,) = (
+        [row for row in bench["rows"] if row["what"].startswith(f"{w} {step}")] for w in ("train", "judge")
+    )
+    return (
+        f"{step} trains at **{train['ours']:,.0f} images/s**, {train['ratio']:g} times as fast as a plain loop in "
+        f"float32, and judges {judge['ours']:,.0f} a second ({bench['hardware']}, {bench['threads']} threads). "
+        f"In training its products alone come to {share:.0%} of the {peak:.2f} TFLOP/s that a product of large "
+        "matrices reaches there."
+    )
 
 
 def read_confusions() -> dict[str, np.ndarray]:

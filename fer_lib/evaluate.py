@@ -202,6 +202,26 @@ def tabulate_views(groups: list[list]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def describe_aim(runs: list, aim: float) -> str:
+    """A sentence, in Markdown: whether a step's mean test accuracy reaches an aim set beforehand (0-1), under the
+    view of its images that is best on validation."""
+
+    def estimate(split: str, view: str) -> Estimate:
+        suffix = "" if view == "plain" else f"_{view}"
+        return estimate_mean([run.results[f"{split}_accuracy{suffix}"] for run in runs])
+
+    experiment = runs[0].experiment
+    view = max(("plain", *experiment.views), key=lambda view: estimate("validation", view).mean)
+    test = estimate("test", view)
+    shown = "" if view == "plain" else f", shown {view.replace('_', ' ')} of each image,"
+    fate = "reached" if test.mean >= aim else f"missed by {100 * (aim - test.mean):.1f} points"
+    return (
+        f"**{experiment.step}**{shown} is right on **{test.format()}%** of the test images in the mean over "
+        f"{test.runs} seed{'s' * (test.runs > 1)} ({estimate('validation', view).format()}% on validation): "
+        f"the aim of {aim:.1%} is {fate}."
+    )
+
+
 def measure_sensitivity(trials: pd.DataFrame) -> pd.Series:
     """How far validation accuracy lies apart over the learning rates of a search, 0-1: one number for each
     dropout and width, by (drop_threshold, filters of the first convolution). trials: of `search.read_trials`."""

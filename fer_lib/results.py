@@ -9,7 +9,14 @@ import statistics
 
 import pandas as pd
 
-from fer_lib.compare import choose_runs, count_confusions, count_pairs, fit_temperatures, judge_subsets
+from fer_lib.compare import (
+    choose_runs,
+    count_confusions,
+    count_pairs,
+    fit_temperatures,
+    judge_subsets,
+    read_bench,
+)
 from fer_lib.data import PROJECT, find_data, load_data, load_votes
 from fer_lib.evaluate import collect_results, estimate_mean, format_markdown, measure_cost
 from fer_lib.explore import collect_facts, list_subsets
@@ -40,9 +47,10 @@ def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
 
 
 def tabulate_bench() -> pd.DataFrame:
-    """What `make bench` measured, as it stands in reports/bench.json."""
-    rows = json.loads((PROJECT / "reports" / "bench.json").read_text())["rows"]
-    table = pd.DataFrame(rows).rename(columns={"what": "", "ours": "`fer_lib`", "usual": "usual", "ratio": "ratio"})
+    """What `make bench` measured."""
+    table = pd.DataFrame(read_bench()["rows"]).rename(
+        columns={"what": "", "ours": "`fer_lib`", "usual": "usual", "ratio": "ratio"}
+    )
     return table.assign(**{column: [f"{value:,.4g}" for value in table[column]] for column in ("`fer_lib`", "usual")})
 
 

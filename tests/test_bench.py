@@ -1,6 +1,6 @@
 import json
 
-from fer_lib import bench
+from fer_lib import bench, compare
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.models import count_multiply_adds
 
@@ -22,6 +22,9 @@ def test_the_benchmark_runs_without_fer2013_and_says_what_it_left_out(tmp_path, 
     assert (
         "TFLOP/s of a product of large matrices" in printed and "reading was not timed: that needs FER2013" in printed
     )
+    monkeypatch.setattr(compare, "PROJECT", tmp_path)
+    said = compare.describe_speed()
+    assert f"**{record['rows'][1]['ours']:,.0f} images/s**" in said and f"{record['threads']} threads" in said
 
 
 def test_the_share_of_the_peak_counts_a_pass_forward_and_two_back():

@@ -16,6 +16,7 @@ from fer_lib.evaluate import (
     calc_recall,
     calc_reliability,
     compare_sensitivity,
+    describe_aim,
     estimate_difference,
     estimate_matched_accuracy,
     estimate_mean,
@@ -217,6 +218,10 @@ def test_views_are_told_beside_the_plain_image():
     table = tabulate_views([[make_run(0, "a1_baseline", plain)], strong])
     assert list(table.index) == ["S12, plain", "S12, flip", "S12, ten crops"]
     assert table.loc["S12, flip"].tolist() == ["62.0 ± 0.0", "+2.0 ± 0.0", "62.0 ± 0.0", "+12.0 ± 0.0"]
+    # the view is the one that is best on validation
+    missed, reached = describe_aim(strong, 0.625), describe_aim(strong, 0.62)
+    assert "shown flip" in missed and "**62.0 ± 0.0%**" in missed and "missed by 0.5 points" in missed
+    assert "the aim of 62.0% is reached" in reached and "ten crops" not in reached
 
 
 def test_other_images_are_weighted_to_the_kinds_of_the_chosen_ones():
