@@ -53,3 +53,18 @@ def tabulate_members(members: list[Run], labels: dict[str, np.ndarray]) -> pd.Da
 def choose_size(table: pd.DataFrame) -> int:
     """The number of members with the best validation accuracy, the smallest of equals; of `tabulate_members`."""
     return int(table["validation_together"].idxmax())
+
+
+def describe_aim(table: pd.DataFrame, aim: float, images: int) -> str:
+    """A sentence, in Markdown: how many members validation chooses of `tabulate_members`, what they reach together,
+    with the 95% interval that so many test images give by themselves, and whether that is the aim (0-1) set before."""
+    size = choose_size(table)
+    chosen, best = table.loc[size], table["validation_alone"].idxmax()
+    share = chosen["test_together"]
+    half = 1.96 * (share * (1 - share) / images) ** 0.5
+    fate = "reached" if share >= aim else f"missed by {100 * (aim - share):.1f} points"
+    return (
+        f"**{size}** networks together are right on **{100 * share:.1f} ± {100 * half:.1f}%** of the test images "
+        f"({chosen['validation_together']:.1%} on validation); the best of them on validation, "
+        f"{table.loc[best, 'member']}, alone on {table.loc[best, 'test_alone']:.1%}. The aim of {aim:.1%} is {fate}."
+    )

@@ -1,6 +1,7 @@
 """What is in the data: duplicates, main directions, what other people call the faces; and where a network looks."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,12 @@ def calc_mean_faces(split: Split) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         total = np.stack([split.images[split.labels == label].sum(0, dtype=np.int64) for label in range(len(EMOTIONS))])
         return total / np.bincount(split.labels, minlength=len(EMOTIONS))[:, None, None]
+
+
+def pick_images(split: Split, count: int) -> Split:
+    """The first so many images of each class of a split, or all that there are, in the split's order."""
+    chosen = np.sort(np.concatenate([np.flatnonzero(split.labels == label)[:count] for label in range(len(EMOTIONS))]))
+    return replace(split, images=split.images[chosen], labels=split.labels[chosen], rows=split.rows[chosen])
 
 
 def calc_eigenfaces(split: Split, count: int) -> tuple[np.ndarray, np.ndarray]:

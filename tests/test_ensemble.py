@@ -3,7 +3,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fer_lib.ensemble import choose_members, choose_size, combine_runs, read_probabilities, tabulate_members
+from fer_lib.ensemble import (
+    choose_members,
+    choose_size,
+    combine_runs,
+    describe_aim,
+    read_probabilities,
+    tabulate_members,
+)
 from fer_lib.evaluate import calc_probabilities
 from fer_lib.experiments import EXPERIMENTS
 
@@ -42,6 +49,10 @@ def test_the_table_tells_what_each_member_brings(runs):
     assert table["validation_alone"].tolist() == [1 - 100 / 600, 1 - 110 / 600, 1 - 100 / 600]
     assert table["test_together"].tolist() == [1 - 100 / 600, 1 - 110 / 600, 1 - 100 / 600]
     assert choose_size(table) == 1  # the smallest of equals
+    table.loc[2, ["validation_together", "test_together"]] = 0.9
+    missed, reached = (describe_aim(table, aim, images=900) for aim in (0.92, 0.9))
+    assert "**2** networks" in missed and "**90.0 ± 2.0%**" in missed and "missed by 2.0 points" in missed
+    assert "A1, seed 0, alone on 83.3%" in missed and "90.0% is reached" in reached
 
 
 def test_the_most_views_that_a_run_was_judged_by_count():

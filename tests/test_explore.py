@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fer_lib.augment import rotate
-from fer_lib.explore import estimate_rotations, measure_asymmetry, tell_mirrored
+from fer_lib.explore import estimate_rotations, measure_asymmetry, pick_images, tell_mirrored
 
 
 @pytest.mark.parametrize("angle", [-12.0, 7.0])
@@ -43,3 +43,12 @@ def test_mirror_images_are_told_apart_where_light_falls_from_one_side_and_else_n
     train, test = (mirror_some(split) for split in (drawn.train, drawn.test))
     assert abs(tell_mirrored(train, test).mean() - 0.5) < 0.15
     assert tell_mirrored(light_from_the_left(train), light_from_the_left(test)).mean() > 0.8
+
+
+def test_the_first_images_of_each_class_are_picked(drawn):
+    few = pick_images(drawn.test, 2)
+    assert np.bincount(few.labels).tolist() == [2] * 7 and (np.diff(few.rows) > 0).all()
+    places = np.searchsorted(drawn.test.rows, few.rows)
+    assert np.array_equal(few.images, drawn.test.images[places])
+    assert places[few.labels == 2].tolist() == np.flatnonzero(drawn.test.labels == 2)[:2].tolist()
+    assert len(pick_images(drawn.test, 10**6)) == len(drawn.test)
