@@ -5,6 +5,7 @@ Each maps images, float (N, 1, 48, 48) in 0-1, to logits, float (N, 7).
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
@@ -175,7 +176,8 @@ class AttentionCNN(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         places = _as_sequence(self.features(images)) + self.places
-        seen, _ = self.attention(places, places, places, need_weights=False)
+        with sdpa_kernel(SDPBackend.MATH):  # on a CPU its backward pass is much the faster for so few places
+            seen, _ = self.attention(places, places, places, need_weights=False)
         return self.head(self.norm(places + seen).mean(1))
 
     def map_attention(self, images: torch.Tensor) -> torch.Tensor:
