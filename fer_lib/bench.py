@@ -33,7 +33,7 @@ from fer_lib.train import choose_hardware, make_learner, predict_logits, train_o
 
 REPEATS = 5
 IMAGES = 6400  # a hundred batches
-STRONG = list(EXPERIMENTS.values())[-1]  # the end of the ladder
+STRONG = EXPERIMENTS["s13_longer"]
 AUGMENTATION = Augmentation(flip=0.5, rotation=10, crop_padding=4)  # report B's
 
 
@@ -117,7 +117,7 @@ def bench_training(split: Split, experiment: Experiment) -> dict:
 def bench_inference(split: Split, experiment: Experiment) -> dict:
     """The logits of a split: `predict_logits` against a plain loop."""
     hardware = choose_hardware()
-    model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
+    model = hardware.place(experiment.build_model())
     plain_model = experiment.build_model().to(hardware.device).eval()
 
     @torch.inference_mode()

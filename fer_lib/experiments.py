@@ -3,6 +3,7 @@ model: a model, a treatment of the data, hyperparameters."""
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from torch import nn
@@ -27,7 +28,8 @@ class Experiment:
     augmentation: of the training images, drawn anew whenever one is seen;
     epochs: at most; patience: stop after so many epochs without a better validation
     accuracy; batch_size: images; learning_rate: of the optimizer, at its highest; recipe: how the weights are
-    found with it; views: further views of each image, in `recipe.VIEWS`, under which the trained network is judged too.
+    found with it; views: further views of each image, in `recipe.VIEWS`, under which the trained network is judged too;
+    teachers: experiments whose trained networks, those on record with their weights, are learnt from beside the labels.
 
     Raises ValueError, naming the field, for a value that cannot be trained with.
     """
@@ -49,6 +51,7 @@ class Experiment:
     learning_rate: float = 1e-3
     recipe: Recipe = Recipe()
     views: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.model not in MODELS:
@@ -179,9 +182,12 @@ def _ladder(*steps: tuple[str, str, dict]) -> list[Experiment]:
     return experiments
 
 
-_REPORTS = {
-    experiment.name: experiment
-    for experiment in (
+def _by_name(experiments: Iterable[Experiment]) -> dict[str, Experiment]:
+    return {experiment.name: experiment for experiment in experiments}
+
+
+_REPORTS = _by_name(
+    (
         _report_a("a1_baseline", "A1", "Baseline", (0.77, 0.51), "BaselineModel", balance=False),
         _report_a("a1b_baseline_balanced", "A1b", "Baseline, balanced", (0.67, 0.54), "BaselineModel"),
         _report_a("a1c_unscaled", "A1c", "Balanced, pixels 0–255", None, "BaselineModel", scale=False),
@@ -206,30 +212,44 @@ _REPORTS = {
         _report_b("b4c_lstm_on_three", "B4c", "Three layers, LSTM", "LSTMCNN", *THREE),
         _report_b("b5_attention", "B5", "Five layers, attention", "AttentionCNN", *FIVE),
     )
-}
+)
 
-EXPERIMENTS = _REPORTS | {
-    experiment.name: experiment
-    for experiment in (
+_LADDER = _by_name(
+    _ladder(
+        ("deeper", "Deeper residual network", dict(batch_size=128, learning_rate=2e-3)),
+        ("one_cycle", "One cycle of 60 epochs", dict(recipe=dict(schedule="one_cycle"), epochs=60, patience=60)),
+        ("weight_decay", "Weight decay", dict(recipe=dict(weight_decay=0.05))),
+        ("label_smoothing", "Label smoothing", dict(recipe=dict(label_smoothing=0.1))),
+        ("averaging", "Moving average", dict(recipe=dict(averaging=0.999))),
+        ("zoom", "Zoom", dict(augmentation=dict(zoom=0.2))),
+        ("light", "Light", dict(augmentation=dict(light=0.3))),
+        ("erasing", "Random erasing", dict(augmentation=dict(erasing=0.5))),
+        ("mixup", "Mixup", dict(recipe=dict(mixup=0.2))),
+        ("squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
+        ("stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
+        ("small_first", "Small images first", dict(recipe=dict(small_share=0.5), views=("flip", "ten_crops"))),
+        ("longer", "200 epochs", dict(epochs=200, patience=200)),
+    )
+)
+
+
+def _small(name: str, step: str, title: str, **changes) -> Experiment:
+    """A network of a sixth of the work, by the recipe of 60 epochs."""
+    basis = _LADDER["s12_small_first"]
+    options = (*basis.options, ("widths", (32, 64, 128)), ("blocks", (1, 1, 1)))
+    return replace(basis, name=name, step=step, title=title, options=options, **changes)
+
+
+EXPERIMENTS = _by_name(
+    (
+        *_REPORTS.values(),
         *_dispute("da", _REPORTS["a5_deeper_head"]),
         *_dispute("db", _REPORTS["b3_three_layer_resnet"]),
-        *_ladder(
-            ("deeper", "Deeper residual network", dict(batch_size=128, learning_rate=2e-3)),
-            ("one_cycle", "One cycle of 60 epochs", dict(recipe=dict(schedule="one_cycle"), epochs=60, patience=60)),
-            ("weight_decay", "Weight decay", dict(recipe=dict(weight_decay=0.05))),
-            ("label_smoothing", "Label smoothing", dict(recipe=dict(label_smoothing=0.1))),
-            ("averaging", "Moving average", dict(recipe=dict(averaging=0.999))),
-            ("zoom", "Zoom", dict(augmentation=dict(zoom=0.2))),
-            ("light", "Light", dict(augmentation=dict(light=0.3))),
-            ("erasing", "Random erasing", dict(augmentation=dict(erasing=0.5))),
-            ("mixup", "Mixup", dict(recipe=dict(mixup=0.2))),
-            ("squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
-            ("stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
-            ("small_first", "Small images first", dict(recipe=dict(small_share=0.5), views=("flip", "ten_crops"))),
-            ("longer", "200 epochs", dict(epochs=200, patience=200)),
-        ),
+        *_LADDER.values(),
+        _small("s14_small", "S14", "Smaller"),
+        _small("s15_distilled", "S15", "Smaller, taught", teachers=("s12_small_first", "s13_longer")),
     )
-}
+)
 """Every experiment by name: the reports' in their order, the dispute's, the way to the strong model."""
 
 

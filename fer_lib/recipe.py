@@ -104,6 +104,18 @@ def mix_images(images: torch.Tensor, mixup: float) -> tuple[torch.Tensor, torch.
     return torch.lerp(images[order], images, share), order, share
 
 
+TEACHING = 0.5
+"""Share of the loss that teachers' answers make up, beside the label, where an experiment has teachers."""
+
+
+@torch.no_grad()
+def ask_teachers(teachers: list[nn.Module], images: torch.Tensor) -> torch.Tensor:
+    """The mean of their probabilities for images (N, 1, H, W), as training shows them to the network that learns:
+    float32 (N, 7). Such answers tell it which classes an image is like too (Hinton et al. 2015, arXiv:1503.02531);
+    that teachers see the very same mixture and crop is Beyer et al.'s advice (2022, arXiv:2106.05237)."""
+    return torch.stack([teacher(images).float().softmax(-1) for teacher in teachers]).mean(0)
+
+
 VIEWS = ("plain", "flip", "ten_crops")
 
 

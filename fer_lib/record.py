@@ -24,6 +24,8 @@ from fer_lib.data import PROJECT, Dataset
 from fer_lib.evaluate import Verdict
 from fer_lib.experiments import EXPERIMENTS, Experiment
 
+WEIGHTS = "weights.safetensors"  # of a network at its best epoch, in its run's folder
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -91,6 +93,20 @@ def find_published_run(name: str, seed: int) -> Run:
     raise FileNotFoundError(f"no run of {name} with seed {seed} is on record; python -m fer_lib.train makes one")
 
 
+def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
+    """The published runs on this data of the experiments that an experiment learns from, those whose weights are kept.
+
+    Raises FileNotFoundError if it has teachers and none of them is at hand."""
+    runs = [run for run in read_published_runs(dataset.name) if run.experiment.name in experiment.teachers]
+    found = [run for run in runs if (run.folder / WEIGHTS).exists()]
+    if experiment.teachers and not found:
+        raise FileNotFoundError(
+            f"{experiment.name} learns from trained networks of {' or '.join(experiment.teachers)}, and no weights of "
+            f"these on {dataset.name} are at hand; python -m fer_lib.train {experiment.teachers[0]} makes some"
+        )
+    return found
+
+
 def _open_run(folder: Path, experiment: Experiment, record: dict) -> Run:
     history = pd.read_csv(folder / "history.csv")
     return Run(
@@ -129,7 +145,7 @@ def write_run(
     np.savez_compressed(fresh / "predictions.npz", **halves)
     small = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in weights.items()}
     packed = save({name: tensor.cpu().contiguous() for name, tensor in small.items()})
-    (fresh / "weights.safetensors").write_bytes(packed)
+    (fresh / WEIGHTS).write_bytes(packed)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
     return _open_run(folder, experiment, record)
@@ -139,10 +155,10 @@ def load_model(run: Run) -> torch.nn.Module:
     """The network of a run at its best epoch, on the CPU, in evaluation.
 
     Raises FileNotFoundError for a run of which the weights are not kept, which most are not in the repository."""
-    path = run.folder / "weights.safetensors"
+    path = run.folder / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(
-            f"{path.parent} has no weights.safetensors; "
+            f"{path.parent} has no {WEIGHTS}; "
             f"python -m fer_lib.train {run.experiment.name} --seed {run.seed} --retrain makes them"
         )
     model = run.experiment.build_model()

@@ -15,7 +15,7 @@ import platform
 import re
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,16 @@ from fer_lib.evaluate import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment
 from fer_lib.models import count_parameters
 from fer_lib.preprocess import balance_classes, scale_pixels
-from fer_lib.recipe import average_weights, judge_views, make_optimizer, mix_images, set_learning_rate, shrink_images
+from fer_lib.recipe import (
+    TEACHING,
+    ask_teachers,
+    average_weights,
+    judge_views,
+    make_optimizer,
+    mix_images,
+    set_learning_rate,
+    shrink_images,
+)
 from fer_lib.track import Mirror, mirror_run
 
 WAIT = 5  # seconds between looks at a run that another process is training
@@ -51,6 +60,10 @@ class Hardware:
 
     def autocast(self):
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, its weights laid out as they are fast there."""
+        return model.to(self.device, memory_format=self.memory_format)
 
     def put(self, images: np.ndarray) -> torch.Tensor:
         """uint8 (N, 48, 48) to a tensor (N, 1, 48, 48) on the device."""
@@ -133,11 +146,13 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
 
 @dataclass
 class Learner:
-    """What training changes: a model, its optimizer, and the moving average of its weights, if the recipe has one."""
+    """What training changes: a model, its optimizer, and the moving average of its weights, if the recipe has one;
+    and the trained networks that it learns from."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
+    teachers: list[nn.Module] = field(default_factory=list)
 
     @property
     def judged(self) -> nn.Module:
@@ -145,7 +160,8 @@ class Learner:
         return self.model if self.average is None else self.average.module
 
     def state_dict(self) -> dict:
-        return {name: part.state_dict() for name, part in vars(self).items() if part is not None}
+        parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        return {name: part.state_dict() for name, part in parts.items() if part is not None}
 
     def load_state_dict(self, state: dict) -> None:
         for name, part in state.items():
@@ -154,7 +170,7 @@ class Learner:
 
 def make_learner(experiment: Experiment, hardware: Hardware) -> Learner:
     """A fresh one, its weights from the default generator."""
-    model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
+    model = hardware.place(experiment.build_model())
     optimizer = make_optimizer(model, experiment.learning_rate, experiment.recipe)
     return Learner(model, optimizer, average_weights(model, experiment.recipe))
 
@@ -179,6 +195,8 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
     with torch.random.fork_rng():  # leave the caller's random numbers alone
         torch.manual_seed(seed)
         learner = make_learner(experiment, hardware)
+        teachers = record.find_teachers(experiment, dataset)
+        learner.teachers = [hardware.place(record.load_model(run)) for run in teachers]
         checkpoint = work / "checkpoint.pt"
         history, best = load_checkpoint(checkpoint, experiment, dataset, learner)
         for row in history:
@@ -202,7 +220,10 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
                     best = copy.deepcopy(learner.judged.state_dict())
                 save_checkpoint(checkpoint, experiment, dataset, learner, history, best)
                 mirror.log_epoch(row)
-    return Fitted(learner.judged, best, history, describe_environment(hardware, history, len(split)))
+    environment = describe_environment(hardware, history, len(split))
+    if teachers:
+        environment["teachers"] = [f"{run.experiment.name} seed {run.seed}" for run in teachers]
+    return Fitted(learner.judged, best, history, environment)
 
 
 def train_one_epoch(
@@ -241,6 +262,10 @@ def train_one_epoch(
         if recipe.mixup:
             other_loss = F.cross_entropy(logits.float(), targets[others], label_smoothing=recipe.label_smoothing)
             loss = torch.lerp(other_loss, loss, share)
+        if learner.teachers:
+            with hardware.autocast():
+                answers = ask_teachers(learner.teachers, inputs)
+            loss = torch.lerp(loss, F.cross_entropy(logits.float(), answers), TEACHING)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -105,7 +105,9 @@ def test_in_the_dispute_only_the_treatment_changes_and_every_one_is_there(basis)
 
 
 def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
-    ladder = [experiment for experiment in EXPERIMENTS.values() if experiment.report == "S"]
+    names = list(EXPERIMENTS)
+    ladder = [EXPERIMENTS[name] for name in names[names.index("s1_deeper") : names.index("s13_longer") + 1]]
+    assert len(ladder) == 13
     for before, after in zip(ladder, ladder[1:]):
         changes = []
         for key, value in after.config.items():
@@ -118,6 +120,12 @@ def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
         changes = set(changes) - {"views"}  # they change nothing in training
         lengths = {"epochs", "patience"}
         assert len(changes - lengths) == 1 or changes == lengths, (after.name, changes)  # a cycle has its length
+
+
+def test_the_taught_network_differs_by_its_teachers_alone_and_all_of_them_exist():
+    alone, taught = EXPERIMENTS["s14_small"], EXPERIMENTS["s15_distilled"]
+    assert {key for key, value in taught.config.items() if value != alone.config[key]} == {"teachers"}
+    assert set(taught.teachers) <= set(EXPERIMENTS)
 
 
 @needs_fer2013

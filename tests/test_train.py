@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from fer_lib import record, train
-from fer_lib.evaluate import calc_accuracy
+from fer_lib.evaluate import calc_accuracy, calc_probabilities
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.train import find_best, get_runs, is_finished, main, train_run
 from tests.conftest import PROJECT
 
+CPU = train.Hardware(torch.device("cpu"), "CPU", torch.float32, torch.contiguous_format)
 A1, A2 = EXPERIMENTS["a1_baseline"], EXPERIMENTS["a2_batchnorm"]
 
 
@@ -111,10 +112,21 @@ def test_early_stopping_ends_a_run(small):
     assert run.results["epochs"] < 30
 
 
+def write_teacher(name, dataset, bias):
+    """The record of a run of an experiment whose network answers every image alike."""
+    experiment = EXPERIMENTS[name]
+    weights = experiment.build_model().state_dict()
+    last = [key.removesuffix(".bias") for key in weights if key.endswith(".bias")][-1]
+    weights |= {f"{last}.weight": 0 * weights[f"{last}.weight"], f"{last}.bias": torch.tensor(bias).float()}
+    return record.write_run(experiment, dataset, 0, {}, {}, [{"epoch": 1}], {}, weights)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_trains_in_the_smoke_profile(name, small):
     """One epoch: finite losses, gradients in every layer, a record that is read back."""
     experiment = replace(EXPERIMENTS[name], epochs=1)
+    for teacher in experiment.teachers:
+        write_teacher(teacher, small, np.ones(7))
     (run,) = get_runs(experiment, small, [0])
     row = run.history.iloc[0]
     assert np.isfinite(row.to_numpy()).all() and (row.filter(like="gradient_norm/") > 0).all()
@@ -122,6 +134,22 @@ def test_every_experiment_trains_in_the_smoke_profile(name, small):
     for name, logits in run.logits.items():
         assert logits.shape == (len(small.splits[name.split("_")[0]]), 7)
     assert get_runs(experiment, small, [0])[0].results == run.results
+
+
+def test_half_the_loss_is_of_what_the_teachers_say(brief, small):
+    """Without a step, all but the loss stays: half of it against the labels, half against a teacher's probabilities,
+    a third each of three classes."""
+    still = replace(brief, learning_rate=1e-12, epochs=1)
+    taught = replace(still, teachers=("a2_batchnorm",))
+    with pytest.raises(FileNotFoundError, match="no weights of these on small are at hand; python -m fer_lib.train a2"):
+        train_run(taught, small, seed=0)
+    write_teacher("a2_batchnorm", small, [0, 0, 0, 0, 20, 20, 20])
+    alone, after = (train_run(experiment, small, seed=0) for experiment in (still, taught))
+    likely = np.log(calc_probabilities(train.predict_logits(record.load_model(alone), small.train, still, CPU)))
+    of_labels = -likely[np.arange(len(likely)), small.train.labels].mean()
+    assert alone.history["train_loss"][0] == pytest.approx(of_labels, abs=2e-3)
+    assert after.history["train_loss"][0] == pytest.approx((of_labels - likely[:, 4:].mean()) / 2, abs=2e-3)
+    assert after.environment["teachers"] == ["a2_batchnorm seed 0"] and "teachers" not in alone.environment
 
 
 def test_a_run_on_record_is_read_back_and_retrain_trains(brief, small, monkeypatch):
