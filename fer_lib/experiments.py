@@ -89,6 +89,10 @@ class Experiment:
         written counts as its default, which must therefore mean "as before"."""
         return _fill(config, self._defaults()) == self.config
 
+    def has_network(self, config: dict) -> bool:
+        """Whether a recorded config, however it was trained, is of this very network."""
+        return all(config[key] == self.config[key] for key in ("model", "options"))
+
     def _defaults(self) -> dict:
         return Experiment(self.name, self.report, self.step, self.title, self.reported, self.model).config | {
             "model": ""

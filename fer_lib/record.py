@@ -94,17 +94,23 @@ def find_published_run(name: str, seed: int) -> Run:
 
 
 def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
-    """The published runs on this data of the experiments that an experiment learns from, those whose weights are kept.
+    """The runs on this data of the experiments that an experiment learns from, those whose weights are kept: the
+    published ones, or, where there are none, as on the drawn faces, those with the same network.
 
     Raises FileNotFoundError if it has teachers and none of them is at hand."""
-    runs = [run for run in read_published_runs(dataset.name) if run.experiment.name in experiment.teachers]
-    found = [run for run in runs if (run.folder / WEIGHTS).exists()]
-    if experiment.teachers and not found:
+    published, others = [], []
+    for name in experiment.teachers:
+        for path in sorted((runs_folder() / name).glob(f"{dataset.name}-seed*/{WEIGHTS}")):
+            record, teacher = json.loads((path.parent / "run.json").read_text()), EXPERIMENTS[name]
+            if record["data"]["fingerprint"] == dataset.fingerprint and teacher.has_network(record["config"]):
+                found = published if teacher.matches(record["config"]) else others
+                found.append(_open_run(path.parent, teacher, record))
+    if experiment.teachers and not published + others:
         raise FileNotFoundError(
             f"{experiment.name} learns from trained networks of {' or '.join(experiment.teachers)}, and no weights of "
             f"these on {dataset.name} are at hand; python -m fer_lib.train {experiment.teachers[0]} makes some"
         )
-    return found
+    return published or others
 
 
 def _open_run(folder: Path, experiment: Experiment, record: dict) -> Run:
