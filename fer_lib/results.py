@@ -16,6 +16,8 @@ from fer_lib.compare import (
     fit_temperatures,
     judge_subsets,
     read_bench,
+    read_verdicts,
+    tabulate_claims,
 )
 from fer_lib.data import PROJECT, find_data, load_data, load_votes
 from fer_lib.evaluate import collect_results, estimate_mean, format_markdown, measure_cost
@@ -56,7 +58,8 @@ def tabulate_bench() -> pd.DataFrame:
 
 def update_readme(text: str) -> str:
     """README.md with its tables made anew."""
-    for name, table in {"results": tabulate_readme(choose_runs()), "bench": tabulate_bench()}.items():
+    claims = tabulate_claims(read_verdicts())[["claim", "it says", "effect", "reported", "measured", "verdict"]]
+    for name, table in {"results": tabulate_readme(choose_runs()), "claims": claims, "bench": tabulate_bench()}.items():
         start, end = START.format(name), END.format(name)
         before, rest = text.split(start)
         text = f"{before}{start}\n\n{format_markdown(table)}\n\n{end}{rest.split(end)[1]}"
