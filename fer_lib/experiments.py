@@ -257,6 +257,11 @@ EXPERIMENTS = _by_name(
 """Every experiment by name: the reports' in their order, the dispute's, the way to the strong model."""
 
 
+def list_ladder() -> list[str]:
+    """The way to the strong model, from the first step to the last."""
+    return list(_LADDER)
+
+
 def list_treatments(name: str) -> list[str]:
     """An experiment and its variants in the dispute: untreated first, then one treatment each, then all together,
     then balanced."""

@@ -4,7 +4,7 @@ import pytest
 
 from fer_lib.augment import Augmentation
 from fer_lib.evaluate import calc_confusion, calc_recall
-from fer_lib.experiments import EXPERIMENTS, find_experiment, list_treatments
+from fer_lib.experiments import EXPERIMENTS, find_experiment, list_ladder, list_treatments
 from fer_lib.preprocess import calc_upsampling_factors
 from fer_lib.record import read_run
 from tests.conftest import needs_fer2013
@@ -105,9 +105,8 @@ def test_in_the_dispute_only_the_treatment_changes_and_every_one_is_there(basis)
 
 
 def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
-    names = list(EXPERIMENTS)
-    ladder = [EXPERIMENTS[name] for name in names[names.index("s1_deeper") : names.index("s13_longer") + 1]]
-    assert len(ladder) == 13
+    ladder = [EXPERIMENTS[name] for name in list_ladder()]
+    assert [experiment.step for experiment in ladder] == [f"S{number}" for number in range(1, 14)]
     for before, after in zip(ladder, ladder[1:]):
         changes = []
         for key, value in after.config.items():
