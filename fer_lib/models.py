@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.ops import SqueezeExcitation, StochasticDepth
 
 from fer_lib.data import EMOTIONS, SIDE
 from fer_lib.layers import Conv2d, Dropout, MaxPool2d
@@ -100,9 +99,12 @@ class ResidualBlock(nn.Module):
             nn.ReLU(),
             Conv2d(filters, filters),
             nn.BatchNorm2d(filters),
-            *([SqueezeExcitation(filters, filters // 8)] if squeeze_excitation else []),
-            *([StochasticDepth(skip_rate, "row")] if skip_rate else []),
         )
+        if squeeze_excitation or skip_rate:
+            from torchvision.ops import SqueezeExcitation, StochasticDepth  # takes a second or two; few need it
+
+            self.layers.extend([SqueezeExcitation(filters, filters // 8)] * squeeze_excitation)
+            self.layers.extend([StochasticDepth(skip_rate, "row")] * bool(skip_rate))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs = self.layers(inputs)

@@ -1,9 +1,13 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from fer_lib.explore import calc_mean_attention
 from fer_lib.models import MODELS, count_multiply_adds, count_parameters
+from tests.conftest import PROJECT
 
 FIVE_LAYERS = 320 + 18_496 + 73_856 + 2 * 147_584 + 2 * (32 + 64 + 3 * 128) + 2 * 147_584 + 4 * 128
 PARAMETERS = {
@@ -130,3 +134,12 @@ def test_mean_attention_is_that_of_each_classs_images(small):
     sad = torch.from_numpy(small.train.images[small.train.labels == 4][:, None]) / 255
     with torch.inference_mode():
         torch.testing.assert_close(torch.from_numpy(mean[4]), model.map_attention(sad).mean(0))
+
+
+def test_torchvision_is_loaded_only_by_networks_that_need_it():
+    """It takes a second or two, which each notebook that reads its runs back would wait for."""
+    code = (
+        "import sys; from fer_lib.experiments import EXPERIMENTS as all; all['a7_deeper_residual'].build_model(); "
+        "assert 'torchvision' not in sys.modules; all['s10_squeeze_excitation'].build_model()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PROJECT)
