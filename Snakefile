@@ -79,6 +79,12 @@ rule notebook:
 
 
 rule run:
+    input:  # a network that learns from others comes after them
+        lambda wildcards: expand(
+            "reports/runs/{teacher}/fer2013-seed{seed}/run.json",
+            teacher=EXPERIMENTS[wildcards.experiment].teachers,
+            seed=SEEDS,
+        ),
     output:
         "reports/runs/{experiment}/fer2013-seed{seed}/run.json",
     shell:
