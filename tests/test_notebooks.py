@@ -19,7 +19,10 @@ from fer_lib.notebook import check_parameters
 from tests.conftest import PROJECT, REAL
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
-SMOKE = yaml.safe_load((PROJECT / "params" / "smoke.yaml").read_text())
+PROFILES = {path.stem: yaml.safe_load(path.read_text()) for path in (PROJECT / "params").glob("*.yaml")}
+# Where FER2013 is at hand every notebook is checked as it is published, and the site's tests execute all of them on
+# the drawn faces: there one smoke copy is enough.
+SMOKED = [path for path in NOTEBOOKS if not REAL.is_file() or path.stem == "03_a1_baseline"]
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -94,6 +97,21 @@ def test_known_parameters_pass(given):
     check_parameters(["", CELL, f"# Parameters\n{given}\n", "epochs = 'later cells are free'"])
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_gives_parameters_that_notebooks_have_in_their_types(profile):
+    cells = {
+        cell.source
+        for path in NOTEBOOKS
+        for cell in nbformat.read(path, 4).cells
+        if "parameters" in cell.metadata.get("tags", [])
+    }
+    known = {name for cell in cells for name in re.findall(r"^(\w+): ", cell, re.M)}
+    assert set(PROFILES[profile]) <= known
+    for cell in cells:
+        given = [f"{name} = {value!r}" for name, value in PROFILES[profile].items() if f"{name}: " in cell]
+        check_parameters([cell, "\n".join(["# Parameters", *given])])
+
+
 def test_without_papermill_there_is_nothing_to_check():
     check_parameters(["", CELL, "%matplotlib inline"])
 
@@ -166,11 +184,12 @@ def run_nbval(notebook, *arguments, **changes):
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
+@pytest.mark.parametrize("path", SMOKED, ids=lambda path: path.stem)
 def test_nbval_on_a_smoke_copy(path, tmp_path):
     """On the drawn faces, one seed, one epoch; cells marked NBVAL_CHECK_OUTPUT must give what is published."""
     if "data" not in papermill.inspect_notebook(path):
         pytest.skip("reads records alone: it is tested as published")
-    given = {name: value for name, value in SMOKE.items() if name in papermill.inspect_notebook(path)}
+    given = {name: value for name, value in PROFILES["smoke"].items() if name in papermill.inspect_notebook(path)}
     copy = tmp_path / path.name
     papermill.execute_notebook(path, copy, given, prepare_only=True)
     # what papermill prepares has no outputs: take the published ones, to compare with
