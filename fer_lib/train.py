@@ -110,17 +110,19 @@ def get_runs(
 def _train_or_wait(experiment: Experiment, dataset: Dataset, seed: int, retrain: bool, wandb_mode: str) -> record.Run:
     for attempt in itertools.count():
         try:
-            return train_run(experiment, dataset, seed, wandb_mode)
+            return train_run(experiment, dataset, seed, wandb_mode, retrain)
         except record.Claimed as claimed:
             if attempt == 0:
                 tqdm.write(f"{claimed}; waiting for it", file=sys.stderr)
             time.sleep(WAIT)
-        if not retrain and (run := record.read_run(experiment, dataset, seed)):
-            return run
 
 
-def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: str = "auto") -> record.Run:
+def train_run(
+    experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: str = "auto", retrain: bool = True
+) -> record.Run:
     """Train one run to its end, from its checkpoint if one was left, and record it.
+
+    retrain: even if it is on record; without, what another process has recorded meanwhile is read back.
 
     The epoch with the best validation accuracy counts, the first of equals; the test split is
     read once, with the weights of that epoch. The record holds these weights. Results: best_epoch, epochs, parameters;
@@ -135,13 +137,16 @@ def train_run(experiment: Experiment, dataset: Dataset, seed: int, wandb_mode: s
     """
     _, test = dataset.validation, dataset.test  # a missing split is better told before the training
     folder = record.find_folder(experiment, dataset.name, seed)
-    with record.claim(folder) as work, mirror_run(experiment, dataset, seed, wandb_mode) as mirror:
-        fitted = fit(experiment, dataset, seed, work, mirror)
-        results, logits = summarise_run(fitted, dataset, experiment)
-        mirror.log_results(results, test.labels, logits["test"])
-        return record.write_run(
-            experiment, dataset, seed, results, fitted.environment, fitted.history, logits, fitted.best
-        )
+    with record.claim(folder) as work:
+        if not retrain and (run := record.read_run(experiment, dataset, seed)):
+            return run
+        with mirror_run(experiment, dataset, seed, wandb_mode) as mirror:
+            fitted = fit(experiment, dataset, seed, work, mirror)
+            results, logits = summarise_run(fitted, dataset, experiment)
+            mirror.log_results(results, test.labels, logits["test"])
+            return record.write_run(
+                experiment, dataset, seed, results, fitted.environment, fitted.history, logits, fitted.best
+            )
 
 
 @dataclass

@@ -196,6 +196,14 @@ def test_a_run_that_another_is_training_is_waited_for(brief, small, monkeypatch,
     assert capsys.readouterr().err.count("is being trained by another process; waiting for it") == 1
 
 
+def test_a_run_that_another_finishes_meanwhile_is_read_back(brief, small, monkeypatch):
+    (theirs,) = get_runs(brief, small, [0])
+    looks = iter([None, theirs])  # not there at first, there once the run is this process's own
+    monkeypatch.setattr(record, "read_run", lambda *args: next(looks))
+    monkeypatch.setattr(train, "fit", lambda *args: pytest.fail("trained"))
+    assert get_runs(brief, small, [0]) == [theirs]
+
+
 def test_an_unreadable_checkpoint_is_told_and_kept(brief, small):
     work = record.work_folder(record.find_folder(brief, small.name, 0))
     work.mkdir(parents=True)
