@@ -1,4 +1,4 @@
-"""Convolution, max pooling and dropout as in torch.nn, faster on a CPU of few threads.
+"""Convolution, max pooling, dropout and layers in turn as in torch.nn, faster on a CPU of few threads.
 
 On other devices they are torch's own. Pooling gives the same numbers to the bit; the others do not.
 """
@@ -73,6 +73,29 @@ class Dropout(nn.Dropout):
         return inputs * mask
 
 
+class Sequential(nn.Sequential):
+    """Layers in turn. A convolution of a single channel that opens them and the pooling after it are one pass.
+
+    In bfloat16 alone, and unless the images' own gradient is asked for. The map before pooling, the largest of
+    all, is then never written, and the gradient is taken at its maxima alone. Which of four neighbours is the
+    largest is seen before rounding to bfloat16, not after.
+    """
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        layers = list(self)
+        if isinstance(layers[0], Conv2d) and isinstance(layers[1], MaxPool2d) and _fits_one_pass(layers[0], inputs):
+            inputs, layers = _ConvolutionWithPooling.apply(inputs, layers[0].weight, layers[0].bias), layers[2:]
+        for layer in layers:
+            inputs = layer(inputs)
+        return inputs
+
+
+def _fits_one_pass(convolution: Conv2d, inputs: torch.Tensor) -> bool:
+    plain = convolution.in_channels == 1 and inputs.shape[2] % 2 == inputs.shape[3] % 2 == 0
+    bfloat16 = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return plain and bfloat16 and not inputs.requires_grad and bool(_find_kernels())
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(context, inputs, weight, bias):
@@ -90,6 +113,37 @@ class _Convolution(torch.autograd.Function):
         for_weight = (seen.t() @ flat).view(3, 3, inputs.shape[1], -1).permute(3, 2, 0, 1)
         for_inputs = torch.nn.grad.conv2d_input(inputs.shape, weight, gradient, padding=1)
         return for_inputs, for_weight, flat.sum(0)
+
+
+class _ConvolutionWithPooling(torch.autograd.Function):
+    """In full precision, on numbers rounded to bfloat16, as matrices are multiplied."""
+
+    @staticmethod
+    def forward(context, inputs, weight, bias):
+        batch, _, height, width = inputs.shape
+        padded = F.pad(_round(inputs[:, 0]), (1, 1, 1, 1))
+        by_place = _round(weight).flatten(1).t().contiguous()  # (9, filters)
+        shape = (batch, len(weight), height // 2, width // 2)
+        pooled = torch.empty(shape, dtype=torch.bfloat16, memory_format=torch.channels_last)
+        places = torch.empty_like(pooled, dtype=torch.int8)
+        tensors = (padded, by_place, _round(bias))
+        load_kernels().convolve(*(t.detach().numpy() for t in tensors), *map(_as_array, (pooled, places)))
+        context.save_for_backward(padded, places)
+        return pooled
+
+    @staticmethod
+    def backward(context, gradient):
+        padded, places = context.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        by_place, for_bias = torch.zeros(9, places.shape[1]), torch.zeros(places.shape[1])
+        arrays = map(_as_array, (gradient, places))
+        load_kernels().gather(padded.numpy(), *arrays, by_place.numpy(), for_bias.numpy())
+        return None, by_place.t().reshape(-1, 1, 3, 3), for_bias
+
+
+def _round(tensor: torch.Tensor) -> torch.Tensor:
+    """To what bfloat16 can hold, as float32."""
+    return tensor.to(torch.bfloat16).float()
 
 
 class _Pooling(torch.autograd.Function):
@@ -127,10 +181,11 @@ def _find_kernels() -> SimpleNamespace | None:
 
 @cache
 def load_kernels() -> SimpleNamespace | None:
-    """The two passes of pooling, and dropout's mask, compiled for this CPU; None without numba.
+    """The two passes of pooling, those of a convolution with pooling, and dropout's mask, compiled for this CPU;
+    None without numba.
 
-    They take floats as integers of the same bits, which order alike once the lower bits of
-    negative ones are flipped. The innermost loops are kept so simple that they vectorise.
+    They take bfloat16, and pooling and dropout all floats, as integers of the same bits, which order alike once
+    the lower bits of negative ones are flipped. The innermost loops are kept so simple that they vectorise.
     """
     try:
         from numba import njit
@@ -173,10 +228,70 @@ def load_kernels() -> SimpleNamespace | None:
                         for k in range(len(source)):
                             target[k] = source[k] & -(place[k] == at)
 
+    @njit(cache=True, fastmath={"contract"})  # a product and its sum in one instruction
+    def convolve(images, weight, bias, pooled, places):
+        for n in range(pooled.shape[0]):
+            for i in range(pooled.shape[1]):
+                a, b, c, d = images[n, 2 * i], images[n, 2 * i + 1], images[n, 2 * i + 2], images[n, 2 * i + 3]
+                for j in range(pooled.shape[2]):
+                    # the 4x4 pixels under four neighbouring 3x3 windows
+                    a0, a1, a2, a3 = a[2 * j], a[2 * j + 1], a[2 * j + 2], a[2 * j + 3]
+                    b0, b1, b2, b3 = b[2 * j], b[2 * j + 1], b[2 * j + 2], b[2 * j + 3]
+                    c0, c1, c2, c3 = c[2 * j], c[2 * j + 1], c[2 * j + 2], c[2 * j + 3]
+                    d0, d1, d2, d3 = d[2 * j], d[2 * j + 1], d[2 * j + 2], d[2 * j + 3]
+                    largest, place = pooled[n, i, j], places[n, i, j]
+                    for k in range(pooled.shape[3]):
+                        r, s, t = weight[0, k], weight[1, k], weight[2, k]
+                        u, v, w = weight[3, k], weight[4, k], weight[5, k]
+                        x, y, z = weight[6, k], weight[7, k], weight[8, k]
+                        best = a0 * r + a1 * s + a2 * t + b0 * u + b1 * v + b2 * w + c0 * x + c1 * y + c2 * z
+                        at = np.int8(0)
+                        other = a1 * r + a2 * s + a3 * t + b1 * u + b2 * v + b3 * w + c1 * x + c2 * y + c3 * z
+                        if other > best:
+                            best, at = other, np.int8(1)
+                        other = b0 * r + b1 * s + b2 * t + c0 * u + c1 * v + c2 * w + d0 * x + d1 * y + d2 * z
+                        if other > best:
+                            best, at = other, np.int8(2)
+                        other = b1 * r + b2 * s + b3 * t + c1 * u + c2 * v + c3 * w + d1 * x + d2 * y + d3 * z
+                        if other > best:
+                            best, at = other, np.int8(3)
+                        bits = np.float32(best + bias[k]).view(np.int32)
+                        largest[k] = (bits + np.int32(0x7FFF) + ((bits >> 16) & 1)) >> 16  # nearest, ties to even
+                        place[k] = at
+
+    @njit(cache=True, fastmath={"contract"})
+    def gather(images, gradient, places, weight, bias):
+        nothing = np.float32(0)
+        for n in range(gradient.shape[0]):
+            for i in range(gradient.shape[1]):
+                a, b, c, d = images[n, 2 * i], images[n, 2 * i + 1], images[n, 2 * i + 2], images[n, 2 * i + 3]
+                for j in range(gradient.shape[2]):
+                    a0, a1, a2, a3 = a[2 * j], a[2 * j + 1], a[2 * j + 2], a[2 * j + 3]
+                    b0, b1, b2, b3 = b[2 * j], b[2 * j + 1], b[2 * j + 2], b[2 * j + 3]
+                    c0, c1, c2, c3 = c[2 * j], c[2 * j + 1], c[2 * j + 2], c[2 * j + 3]
+                    d0, d1, d2, d3 = d[2 * j], d[2 * j + 1], d[2 * j + 2], d[2 * j + 3]
+                    source, place = gradient[n, i, j], places[n, i, j]
+                    for k in range(gradient.shape[3]):
+                        value, at = np.int32(np.int32(source[k]) << 16).view(np.float32), place[k]
+                        p = value if at == 0 else nothing
+                        q = value if at == 1 else nothing
+                        r = value if at == 2 else nothing
+                        s = value if at == 3 else nothing
+                        weight[0, k] += p * a0 + q * a1 + r * b0 + s * b1
+                        weight[1, k] += p * a1 + q * a2 + r * b1 + s * b2
+                        weight[2, k] += p * a2 + q * a3 + r * b2 + s * b3
+                        weight[3, k] += p * b0 + q * b1 + r * c0 + s * c1
+                        weight[4, k] += p * b1 + q * b2 + r * c1 + s * c2
+                        weight[5, k] += p * b2 + q * b3 + r * c2 + s * c3
+                        weight[6, k] += p * c0 + q * c1 + r * d0 + s * d1
+                        weight[7, k] += p * c1 + q * c2 + r * d1 + s * d2
+                        weight[8, k] += p * c2 + q * c3 + r * d2 + s * d3
+                        bias[k] += value
+
     @njit(cache=True)
     def keep(draws, mask, threshold, scale):
         nothing = mask.dtype.type(0)
         for k in range(len(draws)):
             mask[k] = scale if draws[k] >= threshold else nothing
 
-    return SimpleNamespace(pool=pool, spread=spread, keep=keep)
+    return SimpleNamespace(pool=pool, spread=spread, convolve=convolve, gather=gather, keep=keep)

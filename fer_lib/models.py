@@ -9,10 +9,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lib.data import EMOTIONS, SIDE
-from fer_lib.layers import Conv2d, Dropout, MaxPool2d
+from fer_lib.layers import Conv2d, Dropout, MaxPool2d, Sequential
 
 
-class BaselineModel(nn.Sequential):
+class BaselineModel(Sequential):
     """Report A, step A1: three convolutions of 32, 64 and 128 filters, each followed by 2x2
     max pooling and then ReLU, and a head of 128.
 
@@ -31,7 +31,7 @@ class BaselineModel(nn.Sequential):
         )
 
 
-class ImprovedModel(nn.Sequential):
+class ImprovedModel(Sequential):
     """Report A, steps A2 to A5: the baseline with batch norm (Ioffe and Szegedy 2015), then with
     dropout (Srivastava et al. 2014) too, then with more filters, then with a deeper head.
 
@@ -57,7 +57,7 @@ class ImprovedModel(nn.Sequential):
         super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout))
 
 
-class GigaModel(nn.Sequential):
+class GigaModel(Sequential):
     """Report A, steps A6 and A7: residual blocks (He et al. 2016, doi:10.1109/CVPR.2016.90) after
     each convolution of A5, then two more convolutions and one more layer in the head.
 
@@ -191,7 +191,7 @@ class AttentionCNN(nn.Module):
         return weights.mean(1).unflatten(1, (side, side))
 
 
-class StrongCNN(nn.Sequential):
+class StrongCNN(Sequential):
     """The strong model: stages of a convolution with pooling and residual blocks (He et al. 2016), each at half
     the former's resolution, then the mean over the places (Lin et al. 2014, arXiv:1312.4400), dropout and the logits.
 
@@ -223,14 +223,14 @@ class StrongCNN(nn.Sequential):
 POOLINGS = 3  # more would leave report B's deeper networks a map of a single place
 
 
-def _make_features(kernels: tuple[int, ...], batch_norm: bool, residual: bool) -> nn.Sequential:
+def _make_features(kernels: tuple[int, ...], batch_norm: bool, residual: bool) -> Sequential:
     """Convolutions with ReLU, the first three with pooling, and a residual block where asked for."""
     layers, inputs = [], 1
     for place, outputs in enumerate(kernels):
         layers += [Conv2d(inputs, outputs)] + [MaxPool2d()] * (place < POOLINGS)
         layers += [nn.BatchNorm2d(outputs)] * batch_norm + [nn.ReLU()]
         inputs = outputs
-    return nn.Sequential(*layers, *([ResidualBlock(inputs)] if residual else []))
+    return Sequential(*layers, *([ResidualBlock(inputs)] if residual else []))
 
 
 def _as_sequence(features: torch.Tensor) -> torch.Tensor:

@@ -81,3 +81,51 @@ def test_convolution_has_torchs_gradients(size):
         assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
         assert (mine - theirs).norm() < 0.01 * theirs.norm()
     assert torch.equal(own(images), F.conv2d(images, own.weight, own.bias, padding=1))
+
+
+@pytest.mark.parametrize("size", [48, 6, 5])
+def test_a_convolution_with_pooling_in_one_pass_is_the_two_in_turn(size):
+    torch.manual_seed(0)
+    own = layers.Sequential(layers.Conv2d(1, 40), layers.MaxPool2d(), nn.Flatten())
+    torchs = nn.Sequential(nn.Conv2d(1, 40, 3, padding=1), nn.MaxPool2d(2), nn.Flatten())
+    torchs.load_state_dict(own.state_dict())
+    images = torch.rand(8, 1, size, size).contiguous(memory_format=LAST)
+    gradient = torch.randn(8, 40 * (size // 2) ** 2)
+
+    def run_bfloat16(model):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(images)
+        outputs.backward(gradient.to(torch.bfloat16))
+        return outputs.detach(), model[0].weight.grad, model[0].bias.grad
+
+    (mine, *my_gradients), (theirs, *their_gradients) = run_bfloat16(own), run_bfloat16(torchs)
+    assert mine.dtype == theirs.dtype and torch.allclose(mine, theirs, atol=0.01)
+    # where two neighbours round to the same, either may have the gradient
+    for one, other in zip(my_gradients, their_gradients):
+        assert (one - other).norm() < 0.1 * other.norm()
+    assert torch.equal(own(images), torchs(images))  # in full precision
+
+
+def test_one_pass_gives_the_gradient_of_full_precision():
+    """Of numbers that bfloat16 can hold, so that nothing is rounded but the sums."""
+    torch.manual_seed(0)
+    own = layers.Sequential(layers.Conv2d(1, 8), layers.MaxPool2d())
+    own.load_state_dict({name: layers._round(value) for name, value in own.state_dict().items()})
+    images, gradient = layers._round(torch.rand(4, 1, 12, 12)), layers._round(torch.randn(4, 8, 6, 6))
+    own(images).backward(gradient)
+    exact = [weight.grad.clone() for weight in own.parameters()]
+    own.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = own(images)
+    outputs.backward(gradient.to(torch.bfloat16))
+    if layers._find_kernels():
+        for weight, right in zip(own.parameters(), exact):
+            assert torch.allclose(weight.grad, right, rtol=1e-4, atol=1e-4)
+
+
+def test_images_that_want_a_gradient_get_it():
+    own = layers.Sequential(layers.Conv2d(1, 8), layers.MaxPool2d())
+    images = torch.rand(4, 1, 12, 12, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        own(images).sum().backward()
+    assert images.grad.abs().sum() > 0
