@@ -105,12 +105,12 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(context, gradient):
         inputs, weight = context.saved_tensors
-        height, width = gradient.shape[2:]
-        padded = F.pad(inputs.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        places = [(i, j) for i in range(3) for j in range(3)]
-        seen = torch.cat([padded[:, i : i + height, j : j + width] for i, j in places], -1).flatten(0, 2)
+        padded = F.pad(inputs.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
+        (batch, height, width, channels), strides = padded.shape, padded.stride()
+        # the 3x3 places under each pixel of the gradient; three in a row lie side by side
+        seen = padded.as_strided((batch, height - 2, width - 2, 3, 3 * channels), (*strides[:3], strides[1], 1))
         flat = gradient.permute(0, 2, 3, 1).flatten(0, 2)
-        for_weight = (seen.t() @ flat).view(3, 3, inputs.shape[1], -1).permute(3, 2, 0, 1)
+        for_weight = (flat.t() @ seen.reshape(len(flat), -1)).view(-1, 3, 3, channels).permute(0, 3, 1, 2)
         for_inputs = torch.nn.grad.conv2d_input(inputs.shape, weight, gradient, padding=1)
         return for_inputs, for_weight, flat.sum(0)
 

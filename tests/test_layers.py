@@ -65,12 +65,13 @@ def test_dropouts_draws_come_from_the_seed_are_independent_and_need_no_numba(mon
     assert torch.equal(layer.eval()(images), images)
 
 
-@pytest.mark.parametrize("size", [3, 6, 12])
-def test_convolution_has_torchs_gradients(size):
+@pytest.mark.parametrize("layout", [LAST, torch.contiguous_format])
+@pytest.mark.parametrize("size", [1, 3, 6, 12])
+def test_convolution_has_torchs_gradients(size, layout):
     torch.manual_seed(0)
     own, torchs = layers.Conv2d(16, 24), nn.Conv2d(16, 24, 3, padding=1)
     torchs.load_state_dict(own.state_dict())
-    images, gradient = torch.randn(8, 16, size, size).contiguous(memory_format=LAST), torch.randn(8, 24, size, size)
+    images, gradient = torch.randn(8, 16, size, size).contiguous(memory_format=layout), torch.randn(8, 24, size, size)
 
     def run_bfloat16(layer):
         with torch.autocast("cpu", torch.bfloat16):
