@@ -11,7 +11,7 @@ from IPython.display import Markdown, display
 
 from fer_lib import __version__
 from fer_lib.data import Dataset
-from fer_lib.evaluate import Verdict, format_markdown, tabulate_verdicts
+from fer_lib.evaluate import Verdict, format_markdown, measure_cost, tabulate_verdicts
 from fer_lib.plots import set_style
 from fer_lib.record import Run, write_verdicts
 
@@ -97,16 +97,16 @@ def say(text: str) -> None:
 
 
 def describe_cost(runs: list[Run]) -> None:
-    """Say how long the runs shown took to train, and on what."""
+    """Say how long the runs shown take to train, by their median epochs, and on what."""
     hardware = ", ".join(
         dict.fromkeys(f"{run.environment['hardware']}, {run.environment['precision']}" for run in runs)
     )
     threads = " or ".join(dict.fromkeys(str(run.environment["threads"]) for run in runs))
-    minutes = sum(run.environment["seconds"] for run in runs) / 60
-    speeds = sorted(run.environment["images_per_second"] for run in runs)
+    costs = [measure_cost(run) for run in runs]
+    minutes, speeds = (sorted(cost[name] for cost in costs) for name in ("typical_minutes", "typical_speed"))
     say(
-        f"{len(runs)} runs on {runs[0].data}, {minutes:.0f} minutes of training in all, "
-        f"{speeds[0]:,} to {speeds[-1]:,} images/s ({hardware}, CPU threads a run: {threads})."
+        f"{len(runs)} runs on {runs[0].data}, {sum(minutes):.0f} minutes of training in all, "
+        f"{speeds[0]:,.0f} to {speeds[-1]:,.0f} images/s ({hardware}, CPU threads a run: {threads})."
     )
 
 

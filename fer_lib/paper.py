@@ -16,7 +16,7 @@ import pandas as pd
 
 from fer_lib import compare, plots
 from fer_lib.data import PROJECT
-from fer_lib.evaluate import Estimate, collect_results, compare_runs, estimate_mean, format_markdown
+from fer_lib.evaluate import Estimate, collect_results, compare_runs, estimate_mean, format_markdown, measure_cost
 from fer_lib.experiments import Experiment, find_experiment
 from fer_lib.record import Run
 
@@ -84,7 +84,7 @@ class Records:
         return len({run.experiment.name for run in self.runs})
 
     def count_hours(self) -> int:
-        return round(sum(run.environment["seconds"] for run in self.runs) / 3600)
+        return round(sum(measure_cost(run)["typical_minutes"] for run in self.runs) / 60)
 
     def find_best(self, report: str) -> str:
         """The experiment of a report ("A", "B", "S") with the highest mean validation accuracy, by name."""

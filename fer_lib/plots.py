@@ -349,8 +349,11 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
         axes.plot(*zip(*known), "D", color=LOST, markerfacecolor="none", label="reported, one run")
     axes.set(yticks=range(len(groups)), yticklabels=[_name(runs[0]) for runs in groups])
     axes.set_xlabel(f"{metric.split('_')[0]} accuracy at the best epoch")
+    low, high = axes.get_xlim()
+    if narrow := high - low < 0.08:  # the other locator would halve the points, to which the labels are rounded
+        axes.set_xlim(np.floor(100 * low) / 100, np.ceil(100 * high) / 100)
     axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
-    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5]))
+    axes.xaxis.set_major_locator(MultipleLocator(0.01) if narrow else MaxNLocator(8, steps=[1, 2, 5]))
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)

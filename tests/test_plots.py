@@ -34,7 +34,7 @@ def runs(small, tmp_path_factory):
 
 
 def check_figure(figure):
-    """A title that says something, no axis without a label or name, nothing drawn outside the page."""
+    """A title that says something, nothing drawn outside the page, no two ticks of an axis with the same label."""
     title = figure.get_suptitle()
     assert len(title.split()) >= 5 and "nan" not in title
     canvas = FigureCanvasAgg(figure)
@@ -42,6 +42,10 @@ def check_figure(figure):
     width, height = canvas.get_width_height()
     box = figure.get_tightbbox(canvas.get_renderer()).transformed(figure.dpi_scale_trans)
     assert box.x0 > -2 and box.y0 > -2 and box.x1 < width + 2 and box.y1 < height + 2, "something is cut off"
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = [label.get_text() for label in axis.get_ticklabels() if label.get_text()]
+            assert len(set(labels)) == len(labels), f"the labels {labels} are rounded too far"
 
 
 def draw_data_figures(dataset):
@@ -112,6 +116,17 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_recall_change(before[:1], after[:1], labels, "test"),
     ):
         check_figure(figure)
+
+
+@pytest.mark.parametrize("width", [0.001, 0.02, 0.3])
+def test_accuracies_however_close_have_ticks_that_differ(runs, width):
+    plots.set_style()
+    run = runs[0][0]
+    values = 0.62 + width * np.linspace(0, 1, 3)
+    titled = [replace(run.experiment, title=f"{value:.4f}", reported=None) for value in values]
+    results = [run.results | {"validation_accuracy": value} for value in values]
+    close = [replace(run, experiment=experiment, results=result) for experiment, result in zip(titled, results)]
+    check_figure(plots.plot_accuracies([[run] for run in close]))
 
 
 def test_tables_of_runs(runs):
