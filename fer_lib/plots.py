@@ -385,11 +385,12 @@ def plot_gaps(groups: list[list]) -> Figure:
     axes.set(yticks=range(len(rows)), yticklabels=[f"{_name(runs[0])}, {kind}" for runs, kind in rows])
     axes.set_xlabel("accuracy at the last epoch, each run a point")
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}" if share < 1.01 else "")
-    axes.set_xlim(right=1.12)
+    low, high = axes.get_xlim()
+    axes.set_xlim(right=high + 0.25 * (high - low))  # room for the figures
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    steps = [f"{gap.mean * 100:.0f} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
+    steps = [f"{round(100 * gap.mean)} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
     _set_title(
         figure,
         f"Gap from training to validation in points: as met {_join(steps[::2])}; clean {_join(steps[1::2])}",
