@@ -131,7 +131,7 @@ TWO, THREE, FIVE = ((("kernels", filters),) for filters in ((32, 64), (32, 64, 1
 NORM, BLOCK = ("batch_norm", True), ("residual", True)
 
 
-def _report_b(name, step, title, model, *options, learning_rate=1e-3, drop_threshold=0.5) -> Experiment:
+def _report_b(name, step, title, model, *options, learning_rate=1e-3, drop_threshold=0.0) -> Experiment:
     options = (*options, ("drop_threshold", drop_threshold))
     return Experiment(name, "B", step, title, None, model, options, augmentation=REPORT_B, learning_rate=learning_rate)
 
@@ -206,7 +206,7 @@ _REPORTS = _by_name(
         _report_a("a7_deeper_residual", "A7", "Deeper residual", None, "GigaModel", *DEEPEST),
         _report_a("a8_targeted_upsampling", "A8", "Weak up to ×1.5", (0.61, 0.58), *BEST, upsampling=HALF_AGAIN),
         _report_a("a8b_harder_upsampling", "A8b", "Weak up to ×2", None, *BEST, upsampling=TWICE),
-        _report_b("b1_two_layer", "B1", "Two layers", "LayeredCNN", *TWO, drop_threshold=0.0),
+        _report_b("b1_two_layer", "B1", "Two layers", "LayeredCNN", *TWO),
         _report_b("b2_three_layer_batchnorm", "B2", "Three layers, batch norm", "LayeredCNN", *THREE, NORM),
         _report_b("b2b_no_batchnorm", "B2b", "Three layers", "LayeredCNN", *THREE),
         _report_b("b2c_two_layer_batchnorm", "B2c", "Two layers, batch norm", "LayeredCNN", *TWO, NORM),
