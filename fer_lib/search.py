@@ -89,9 +89,11 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
 def read_trials(family: str, data: str = "fer2013") -> pd.DataFrame:
     """A row a recorded trial: its hyperparameters, validation_accuracy (0-1), best_epoch, epochs, seconds.
 
-    Raises FileNotFoundError where none is on record."""
+    Where runs are recorded elsewhere (FER_RUNS) and no trial is, the project's own are read. Raises
+    FileNotFoundError where there are none either."""
     rows = []
-    for path in sorted(trials_folder(family, data).glob("*.json")):
+    own, published = trials_folder(family, data), PROJECT / "reports" / "sweeps" / family / data
+    for path in sorted(own.glob("*.json")) or sorted(published.glob("*.json")):
         result = json.loads(path.read_text())
         columns = ("validation_accuracy", "best_epoch", "epochs")
         seconds = result["environment"]["seconds"]

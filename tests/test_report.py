@@ -26,7 +26,7 @@ def site(tmp_path_factory):
     """What `make report` builds on the drawn faces, in the smoke profile; the copy's own fer_lib is imported."""
     copy = tmp_path_factory.mktemp("copy") / "project"
     built = shutil.ignore_patterns("__pycache__", "wandb", "site", "*.partial")
-    for name in ("fer_lib", "notebooks", "params"):
+    for name in ("fer_lib", "notebooks", "params", "sweeps"):
         shutil.copytree(PROJECT / name, copy / name, ignore=built)
     (copy / "reports").mkdir()
     for name in (
@@ -43,7 +43,7 @@ def site(tmp_path_factory):
         "reports/paper.typ",
     ):
         shutil.copy(PROJECT / name, copy / name)
-    for name in ("runs", "verdicts"):
+    for name in ("runs", "sweeps", "verdicts"):
         shutil.copytree(PROJECT / "reports" / name, copy / "reports" / name, ignore=built)
     environment = {k: v for k, v in os.environ.items() if k not in ("FER_DATA", "FER_RUNS", "MPLBACKEND")}
     done = subprocess.run(

@@ -57,8 +57,7 @@ PUBLISHED = [family for family in search.list_families() if (PROJECT / "reports"
 
 
 @pytest.mark.parametrize("family", PUBLISHED)
-def test_the_published_hyperparameters_are_the_best_of_the_whole_grid(family, monkeypatch):
-    monkeypatch.setenv("FER_RUNS", str(PROJECT / "reports" / "runs"))
+def test_the_published_hyperparameters_are_the_best_of_the_whole_grid(family):
     trials = search.read_trials(family)
     assert len(trials) == len(search.read_grid(family)), "the search is not complete; run `make search`"
     assert "; with these the family is trained in full" in search.describe_search(family, trials)
