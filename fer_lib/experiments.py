@@ -132,6 +132,7 @@ NORM, BLOCK = ("batch_norm", True), ("residual", True)
 
 
 def _report_b(name, step, title, model, *options, learning_rate=1e-3, drop_threshold=0.0) -> Experiment:
+    # the defaults are what the searches of B1 and B2 chose
     options = (*options, ("drop_threshold", drop_threshold))
     return Experiment(name, "B", step, title, None, model, options, augmentation=REPORT_B, learning_rate=learning_rate)
 
