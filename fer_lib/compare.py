@@ -65,7 +65,7 @@ PAIRS = (
     ("b4b_no_lstm", "b4_cnn_lstm"),
     ("b4_cnn_lstm", "b5_attention"),
     ("a5_deeper_head", "b3_three_layer_resnet"),
-    ("s14_small", "s15_distilled"),
+    ("s12_small_first", "s15_distilled"),
 )
 """The steps that are tested against one another: each against what it changes, and the reports' best."""
 
