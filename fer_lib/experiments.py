@@ -132,7 +132,7 @@ NORM, BLOCK = ("batch_norm", True), ("residual", True)
 
 
 def _report_b(name, step, title, model, *options, learning_rate=1e-3, drop_threshold=0.0) -> Experiment:
-    # the defaults are what the searches of B1 and B2 chose
+    # the defaults are what most of the searches chose
     options = (*options, ("drop_threshold", drop_threshold))
     return Experiment(name, "B", step, title, None, model, options, augmentation=REPORT_B, learning_rate=learning_rate)
 
@@ -213,8 +213,8 @@ _REPORTS = _by_name(
         _report_b("b2c_two_layer_batchnorm", "B2c", "Two layers, batch norm", "LayeredCNN", *TWO, NORM),
         _report_b("b3_three_layer_resnet", "B3", "Residual block", "LayeredCNN", *THREE, NORM, BLOCK),
         _report_b("b4_cnn_lstm", "B4", "Five layers, LSTM", "LSTMCNN", *FIVE),
-        _report_b("b4b_no_lstm", "B4b", "Five layers", "LayeredCNN", *FIVE, NORM, BLOCK),
-        _report_b("b4c_lstm_on_three", "B4c", "Three layers, LSTM", "LSTMCNN", *THREE),
+        _report_b("b4b_no_lstm", "B4b", "Five layers", "LayeredCNN", *FIVE, NORM, BLOCK, learning_rate=3e-4),
+        _report_b("b4c_lstm_on_three", "B4c", "Three layers, LSTM", "LSTMCNN", *THREE, drop_threshold=0.25),
         _report_b("b5_attention", "B5", "Five layers, attention", "AttentionCNN", *FIVE),
     )
 )
