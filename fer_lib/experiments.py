@@ -219,12 +219,12 @@ _REPORTS = _by_name(
     )
 )
 
-SMALL = {"widths": (32, 64, 128), "blocks": (1, 1, 1)}  # a core climbs the ladder with it in hours, not days
-LARGE = {"widths": (64, 128, 256), "blocks": (2, 2, 2)}
+NARROW = {"widths": (32, 64, 128), "blocks": (1, 1, 1)}  # a core climbs the ladder with it in hours, not days
+WIDE = {"widths": (64, 128, 256), "blocks": (2, 2, 2)}
 
 _LADDER = _by_name(
     _ladder(
-        ("deeper", "Deeper residual network", dict(batch_size=128, learning_rate=2e-3, options=SMALL)),
+        ("deeper", "Deeper residual network", dict(batch_size=128, learning_rate=2e-3, options=NARROW)),
         ("one_cycle", "One cycle of 40 epochs", dict(recipe=dict(schedule="one_cycle"), epochs=40, patience=40)),
         ("weight_decay", "Weight decay", dict(recipe=dict(weight_decay=0.05))),
         ("label_smoothing", "Label smoothing", dict(recipe=dict(label_smoothing=0.1))),
@@ -236,19 +236,11 @@ _LADDER = _by_name(
         ("squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
         ("stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
         ("small_first", "Small images first", dict(recipe=dict(small_share=0.5), views=("flip", "ten_crops"))),
-        ("wider", "Six times the work", dict(options=LARGE)),
+        ("wider", "Six times the work", dict(options=WIDE)),
         ("longer", "200 epochs", dict(epochs=200, patience=200)),
     )
 )
 
-
-_DISTILLED = replace(
-    _LADDER["s12_small_first"],
-    name="s15_distilled",
-    step="S15",
-    title="S12, taught by S13",
-    teachers=("s13_wider",),
-)
 
 EXPERIMENTS = _by_name(
     (
@@ -256,7 +248,13 @@ EXPERIMENTS = _by_name(
         *_dispute("da", _REPORTS["a5_deeper_head"]),
         *_dispute("db", _REPORTS["b3_three_layer_resnet"]),
         *_LADDER.values(),
-        _DISTILLED,
+        replace(
+            _LADDER["s12_small_first"],
+            name="s15_distilled",
+            step="S15",
+            title="S12, taught by S13",
+            teachers=("s13_wider",),
+        ),
     )
 )
 """Every experiment by name: the reports' in their order, the dispute's, the way to the strong model."""
