@@ -73,8 +73,8 @@ class Hardware:
 def choose_hardware() -> Hardware:
     """Take CUDA, else MPS, else the CPU; bfloat16 and channels_last where they are fast.
 
-    On a CPU that is where it multiplies bfloat16 matrices itself (AMX), about three times as fast
-    as float32; other CPUs imitate bfloat16, which saves nothing.
+    On a CPU that is where it multiplies bfloat16 matrices itself: about three times as fast as float32 with AMX,
+    1.7 to 2.7 times with AVX-512 alone. Other CPUs imitate bfloat16, which saves nothing.
     """
     plain, fast = (torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)
     if torch.cuda.is_available():
@@ -83,9 +83,11 @@ def choose_hardware() -> Hardware:
     if torch.backends.mps.is_available():
         return Hardware(torch.device("mps"), f"Apple {platform.machine()} GPU", *plain)
     with contextlib.suppress(OSError):
-        if "amx_bf16" in (text := Path("/proc/cpuinfo").read_text()):
-            name = re.search(r"model name\s*: (.*)", text)[1]
-            return Hardware(torch.device("cpu"), f"{name} with AMX", *fast)
+        text = Path("/proc/cpuinfo").read_text()
+        for flag, words in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")):
+            if re.search(rf"^flags\b.*\b{flag}\b", text, re.M):
+                name = re.search(r"^model name\s*: (.*)", text, re.M)[1]
+                return Hardware(torch.device("cpu"), f"{name} with {words}", *fast)
     return Hardware(torch.device("cpu"), f"{platform.machine()} CPU", *plain)
 
 
