@@ -22,6 +22,7 @@ from fer_lib.evaluate import (
     estimate_matched_accuracy,
     estimate_mean,
     fit_temperature,
+    tabulate_costs,
 )
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.models import count_multiply_adds
@@ -195,7 +196,7 @@ def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
 
 def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
     """A row an experiment: size, work, accuracies and macro F1 in percent with intervals, and cost."""
-    rows = {}
+    rows, costs = {}, tabulate_costs(runs)
     for experiment in dict.fromkeys(run.experiment for run in runs):
         table = collect_results([run for run in runs if run.experiment == experiment])
         row = {
@@ -206,8 +207,8 @@ def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
         columns = ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1")
         for column, label in zip(columns, ("train", "validation", "test", "test macro F1")):
             row[label] = estimate_mean(table[column]).format()
-        row["s an epoch"] = f"{table['epoch_seconds'].median():.0f}"
-        row["hardware"] = ", ".join(table["hardware"].str.replace(r"\(R\)|CPU @.*| Processor", "", regex=True).unique())
+        row["s an epoch"] = f"{costs.loc[experiment.name, 'epoch_seconds']:.0f}"
+        row["hardware"] = costs.loc[experiment.name, "hardware"]
         rows[f"{experiment.step} {experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

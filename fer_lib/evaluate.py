@@ -164,6 +164,25 @@ def measure_cost(run) -> dict[str, float]:
     }
 
 
+COSTS = ["epoch_seconds", "typical_minutes", "typical_speed"]
+
+
+def tabulate_costs(runs: list) -> pd.DataFrame:
+    """What a run of each experiment takes, a row an experiment, by name: medians of what `measure_cost` gives, the
+    `hardware` they are of, and a `note`, " (AMD EPYC with AVX-512)", on hardware that is not the others'.
+
+    What different machines take cannot be compared: runs count if they were on the hardware that most of all these
+    runs were on; an experiment with none there is measured where most of its own were."""
+    table, rows = collect_results(runs), {}
+    table["hardware"] = table["hardware"].str.replace(r"\(R\)|CPU @.*| Processor", "", regex=True)
+    common = table["hardware"].mode()[0]
+    for name, group in table.groupby("experiment", sort=False):
+        hardware = common if common in group["hardware"].to_numpy() else group["hardware"].mode()[0]
+        costs = group.loc[group["hardware"] == hardware, COSTS].median()
+        rows[name] = {**costs, "hardware": hardware, "note": "" if hardware == common else f" ({hardware})"}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0.65, 0.70)) -> pd.DataFrame:
     """Minutes of training until validation accuracy first reaches each share (0-1): a row a step, the median over
     its runs, and how many of them get there if not all do. An epoch counts as at most twice the run's median one:
@@ -339,13 +358,13 @@ SUMMARY = {
 def summarise_experiments(runs: list) -> pd.DataFrame:
     """One row an experiment, in the order met: parameters, mean ± half the 95% interval over its seeds, median
     minutes a run."""
-    table = collect_results(runs)
+    table, costs = collect_results(runs), tabulate_costs(runs)
     rows = {}
-    for (step, title), group in table.groupby(["step", "title"], sort=False):
+    for (name, step, title), group in table.groupby(["experiment", "step", "title"], sort=False):
         row = {"seeds": len(group), "parameters": f"{group['parameters'].iloc[0]:,}"}
         row |= {label: estimate_mean(group[column]).format() for column, label in SUMMARY.items()}
         row["epochs"] = estimate_mean(group["epochs"]).format(1, 0)
-        row["minutes a run"] = f"{group['typical_minutes'].median():.1f}"
+        row["minutes a run"] = f"{costs.loc[name, 'typical_minutes']:.1f}{costs.loc[name, 'note']}"
         rows[f"{step} {title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -373,19 +392,19 @@ def summarise_costs(groups: list[list]) -> pd.DataFrame:
     """What each experiment costs and gains on validation over the first, a row each.
 
     "multiply-adds (M) per point" is empty where the gain is not clear of zero."""
-    first, rows = groups[0], {}
+    first, rows, costs = groups[0], {}, tabulate_costs(sum(groups, []))
     start = count_multiply_adds(first[0].experiment.build_model())
     for runs in groups:
         work = count_multiply_adds(runs[0].experiment.build_model())
         gain = compare_runs(first, runs, "validation_accuracy")
         per_point = (work - start) / 1e6 / (100 * gain.mean) if runs is not first and gain.low > 0 else None
-        table = collect_results(runs)
+        cost = costs.loc[runs[0].experiment.name]
         rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = {
             "parameters": f"{runs[0].results['parameters']:,}",
             "multiply-adds an image (M)": f"{work / 1e6:.1f}",
-            "training images/s": f"{table['typical_speed'].median():,.0f}",
-            "minutes a run": f"{table['typical_minutes'].median():.1f}",
-            "validation (%)": estimate_mean(table["validation_accuracy"]).format(),
+            "training images/s": f"{cost['typical_speed']:,.0f}{cost['note']}",
+            "minutes a run": f"{cost['typical_minutes']:.1f}{cost['note']}",
+            "validation (%)": estimate_mean([run.results["validation_accuracy"] for run in runs]).format(),
             "gain (points)": "" if runs is first else gain.format(sign=True),
             "multiply-adds (M) per point": "" if per_point is None else f"{per_point:.1f}",
         }

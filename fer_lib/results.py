@@ -5,7 +5,6 @@ python -m fer_lib.results
 """
 
 import json
-import statistics
 
 import pandas as pd
 
@@ -20,7 +19,7 @@ from fer_lib.compare import (
     tabulate_claims,
 )
 from fer_lib.data import PROJECT, find_data, load_data, load_votes
-from fer_lib.evaluate import collect_results, estimate_mean, format_markdown, measure_cost
+from fer_lib.evaluate import collect_results, estimate_mean, format_markdown, tabulate_costs
 from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.record import Run, read_published_runs
 
@@ -29,7 +28,7 @@ START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 
 def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
     """One row an experiment: what the report gives, and what was measured, in percent."""
-    rows = []
+    rows, costs = [], tabulate_costs(runs)
     for experiment in dict.fromkeys(run.experiment for run in runs):
         mine = [run for run in runs if run.experiment == experiment]
         reported = "—" if experiment.reported is None else " / ".join(f"{100 * v:.0f}" for v in experiment.reported)
@@ -43,7 +42,7 @@ def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
         for column in ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1"):
             label = column.removesuffix("_accuracy").removesuffix("_accuracy_clean").replace("test_macro_f1", "test F1")
             row[label] = estimate_mean([run.results[column] for run in mine]).format()
-        row["min a run"] = f"{statistics.median(measure_cost(run)['typical_minutes'] for run in mine):.1f}"
+        row["min a run"] = f"{costs.loc[experiment.name, 'typical_minutes']:.1f}{costs.loc[experiment.name, 'note']}"
         rows.append(row)
     return pd.DataFrame(rows)
 

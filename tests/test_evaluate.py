@@ -27,6 +27,7 @@ from fer_lib.evaluate import (
     measure_course,
     measure_gradients,
     measure_sensitivity,
+    tabulate_costs,
     tabulate_milestones,
     tabulate_subsets,
     tabulate_verdicts,
@@ -239,3 +240,27 @@ def test_a_pause_does_not_count_as_cost():
         environment={"seconds": 930.0, "images_per_second": 1200 / 930},
     )
     assert measure_cost(run) == pytest.approx({"epoch_seconds": 10, "typical_minutes": 0.5, "typical_speed": 40})
+
+
+def test_costs_are_compared_on_one_machine():
+    """One experiment has a run on the machine of the others, and counts by it; another has none there, and says so."""
+
+    def make_run(step, seed, hardware, seconds):
+        results = {"last_train_accuracy": 0.6, "last_train_accuracy_clean": 0.6, "last_validation_accuracy": 0.5}
+        return SimpleNamespace(
+            experiment=EXPERIMENTS[step],
+            seed=seed,
+            data="fer2013",
+            results=results | {"best_epoch": 1},
+            history=pd.DataFrame({"validation_accuracy": [0.5, 0.5], "seconds": [seconds, seconds]}),
+            environment={"seconds": 2 * seconds, "images_per_second": 1200 / seconds, "hardware": hardware},
+        )
+
+    usual, other = "Intel(R) Xeon(R) Processor with AMX", "AMD EPYC with AVX-512"
+    runs = [make_run("a1_baseline", seed, usual, 30.0) for seed in range(3)]
+    runs += [make_run("a2_batchnorm", 0, usual, 60.0), *(make_run("a2_batchnorm", s, other, 90.0) for s in (1, 2))]
+    runs += [make_run("a3_dropout", 0, other, 120.0)]
+    table = tabulate_costs(runs)
+    assert table["epoch_seconds"].tolist() == [30, 60, 120] and table["typical_minutes"].tolist() == [1, 2, 4]
+    assert table["note"].tolist() == ["", "", " (AMD EPYC with AVX-512)"]
+    assert table["hardware"].tolist() == ["Intel Xeon with AMX"] * 2 + ["AMD EPYC with AVX-512"]
