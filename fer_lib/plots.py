@@ -385,6 +385,7 @@ def plot_gaps(groups: list[list]) -> Figure:
     axes.set(yticks=range(len(rows)), yticklabels=[f"{_name(runs[0])}, {kind}" for runs, kind in rows])
     axes.set_xlabel("accuracy at the last epoch, each run a point")
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}" if share < 1.01 else "")
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # labels are of whole points
     low, high = axes.get_xlim()
     axes.set_xlim(right=high + 0.25 * (high - low))  # room for the figures
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -810,7 +811,7 @@ def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
         mean = trials.groupby("learning_rate")["validation_accuracy"].mean()
         axes.plot(mean.index, mean, "o-", color=AFTER, linewidth=2.5, label="mean")
         axes.set_xscale("log")
-        axes.set_xticks(mean.index, [f"{rate:g}" for rate in mean.index])
+        axes.set_xticks(mean.index, [f"{rate:g}" for rate in mean.index], fontsize=8)
         axes.minorticks_off()
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("learning rate")
