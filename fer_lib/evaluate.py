@@ -1,5 +1,6 @@
 """Metrics of recorded logits, their intervals over seeds, and tests of one experiment against another."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,6 +165,11 @@ def measure_cost(run) -> dict[str, float]:
     }
 
 
+def shorten_hardware(name: str) -> str:
+    """A CPU's name, as it gives it itself, without what tells no one anything."""
+    return re.sub(r"\(R\)|CPU @.*| Processor", "", name)
+
+
 COSTS = ["epoch_seconds", "typical_minutes", "typical_speed"]
 
 
@@ -174,7 +180,7 @@ def tabulate_costs(runs: list) -> pd.DataFrame:
     What different machines take cannot be compared: runs count if they were on the hardware that most of all these
     runs were on; an experiment with none there is measured where most of its own were."""
     table, rows = collect_results(runs), {}
-    table["hardware"] = table["hardware"].str.replace(r"\(R\)|CPU @.*| Processor", "", regex=True)
+    table["hardware"] = table["hardware"].map(shorten_hardware)
     common = table["hardware"].mode()[0]
     for name, group in table.groupby("experiment", sort=False):
         hardware = common if common in group["hardware"].to_numpy() else group["hardware"].mode()[0]

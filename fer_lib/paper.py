@@ -7,6 +7,7 @@ It reads reports/ alone, so it gives the same with FER2013 at hand and without.
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,15 @@ import pandas as pd
 
 from fer_lib import compare, plots
 from fer_lib.data import PROJECT
-from fer_lib.evaluate import Estimate, collect_results, compare_runs, estimate_mean, format_markdown, measure_cost
+from fer_lib.evaluate import (
+    Estimate,
+    collect_results,
+    compare_runs,
+    estimate_mean,
+    format_markdown,
+    measure_cost,
+    shorten_hardware,
+)
 from fer_lib.experiments import Experiment, find_experiment
 from fer_lib.record import Run
 
@@ -83,8 +92,16 @@ class Records:
     def count_experiments(self) -> int:
         return len({run.experiment.name for run in self.runs})
 
+    def count_runs(self) -> int:
+        return len(self.runs)
+
     def count_hours(self) -> int:
         return round(sum(measure_cost(run)["typical_minutes"] for run in self.runs) / 60)
+
+    def list_hardware(self) -> str:
+        """What the runs were trained on, the commonest first: "Intel Xeon with AMX (60), AMD EPYC with AVX-512 (8)"."""
+        counts = Counter(shorten_hardware(run.environment["hardware"]) for run in self.runs)
+        return ", ".join(f"{name} ({count})" if len(counts) > 1 else name for name, count in counts.most_common())
 
     def find_best(self, report: str) -> str:
         """The experiment of a report ("A", "B", "S") with the highest mean validation accuracy, by name."""
