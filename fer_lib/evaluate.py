@@ -177,11 +177,11 @@ def tabulate_costs(runs: list) -> pd.DataFrame:
     """What a run of each experiment takes, a row an experiment, by name: medians of what `measure_cost` gives, the
     `hardware` they are of, and a `note`, " (AMD EPYC with AVX-512)", on hardware that is not the others'.
 
-    What different machines take cannot be compared: runs count if they were on the hardware that most of all these
-    runs were on; an experiment with none there is measured where most of its own were."""
+    What different machines take cannot be compared: runs count if they were on the hardware that most of these
+    experiments have a run on; an experiment with none there is measured where most of its own were."""
     table, rows = collect_results(runs), {}
     table["hardware"] = table["hardware"].map(shorten_hardware)
-    common = table["hardware"].mode()[0]
+    common = table.groupby("hardware", sort=False)["experiment"].nunique().idxmax()
     for name, group in table.groupby("experiment", sort=False):
         hardware = common if common in group["hardware"].to_numpy() else group["hardware"].mode()[0]
         costs = group.loc[group["hardware"] == hardware, COSTS].median()
