@@ -215,7 +215,7 @@ _REPORTS = _by_name(
         _report_b("b4_cnn_lstm", "B4", "Five layers, LSTM", "LSTMCNN", *FIVE),
         _report_b("b4b_no_lstm", "B4b", "Five layers", "LayeredCNN", *FIVE, NORM, BLOCK, learning_rate=3e-4),
         _report_b("b4c_lstm_on_three", "B4c", "Three layers, LSTM", "LSTMCNN", *THREE, drop_threshold=0.25),
-        _report_b("b5_attention", "B5", "Five layers, attention", "AttentionCNN", *FIVE),
+        _report_b("b5_attention", "B5", "Five layers, attention", "AttentionCNN", *FIVE, drop_threshold=0.5),
     )
 )
 
