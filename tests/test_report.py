@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from fer_lib import results
-from fer_lib.record import read_published_runs
+from fer_lib.record import WEIGHTS, read_published_runs
 from tests.conftest import PROJECT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -166,4 +166,7 @@ def test_the_repository_is_small_and_holds_no_data():
         pytest.skip("not a git checkout")
     files = [PROJECT / name for name in done.stdout.split("\0") if name]
     assert sum(path.stat().st_size for path in files if path.is_file()) < 30e6
-    assert not [path for path in files if Path(path).suffix in (".zip", ".gz", ".safetensors", ".npy")]
+    assert not [path for path in files if Path(path).suffix in (".zip", ".gz", ".npy")]
+    weights = [path for path in files if path.suffix == ".safetensors" and path.is_file()]
+    assert {path.name for path in weights} <= {WEIGHTS}, "a run keeps them beside its record"
+    assert sum(path.stat().st_size for path in weights) < 12e6, "those that notebooks look into, no others"
