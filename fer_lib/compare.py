@@ -177,9 +177,9 @@ def read_verdicts() -> list[Verdict]:
     return sorted(verdicts, key=lambda verdict: list(CLAIMS).index(verdict.claim))
 
 
-def choose_runs(at_least: int = 3) -> list[Run]:
-    """The published runs on FER2013 of every experiment that has so many on record."""
-    runs = read_published_runs()
+def choose_runs(at_least: int = 3, data: str = "fer2013") -> list[Run]:
+    """The published runs on this data of every experiment that has so many on record."""
+    runs = read_published_runs(data)
     counts = Counter(run.experiment.name for run in runs)
     return [run for run in runs if counts[run.experiment.name] >= at_least]
 

@@ -55,6 +55,32 @@ def choose_size(table: pd.DataFrame) -> int:
     return int(table["validation_together"].idxmax())
 
 
+POOLS = {"report A's": "A", "report B's": "B", "both reports'": "AB", "all": "ABDS"}
+
+
+def group_candidates(candidates: list[Run]) -> dict[str, list[Run]]:
+    """The candidates by the report that their experiments are of; a group without any is left out."""
+    groups = {name: [run for run in candidates if run.experiment.report in reports] for name, reports in POOLS.items()}
+    return {name: runs for name, runs in groups.items() if runs}
+
+
+def tabulate_pools(pools: dict[str, list[Run]], labels: dict[str, np.ndarray], most: int = 20) -> pd.DataFrame:
+    """What the best ensemble of each pool reaches, chosen on validation: a row a pool, with the number of candidates
+    and of members, and accuracies in percent, together and of the one that is best alone on validation.
+
+    labels: as of `tabulate_members`; most: members at most."""
+    rows = {}
+    for name, candidates in pools.items():
+        table = tabulate_members(choose_members(candidates, labels["validation"], most), labels)
+        size, best = choose_size(table), table["validation_alone"].idxmax()
+        row = {"candidates": len(candidates), "members": size}
+        for split in labels:
+            row[f"best alone, {split} (%)"] = f"{100 * table.loc[best, f'{split}_alone']:.1f}"
+            row[f"together, {split} (%)"] = f"{100 * table.loc[size, f'{split}_together']:.1f}"
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def describe_aim(table: pd.DataFrame, aim: float, images: int) -> str:
     """A sentence, in Markdown: how many members validation chooses of `tabulate_members`, what they reach together,
     with the 95% interval that so many test images give by themselves, and whether that is the aim (0-1) set before."""

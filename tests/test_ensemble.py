@@ -8,8 +8,10 @@ from fer_lib.ensemble import (
     choose_size,
     combine_runs,
     describe_aim,
+    group_candidates,
     read_probabilities,
     tabulate_members,
+    tabulate_pools,
 )
 from fer_lib.evaluate import calc_probabilities
 from fer_lib.experiments import EXPERIMENTS
@@ -62,3 +64,19 @@ def test_the_most_views_that_a_run_was_judged_by_count():
     run = make_run(0, [], test_flip=other, test_ten_crops=2 * other)
     assert np.array_equal(read_probabilities(run, "test"), calc_probabilities(2 * other))
     assert np.array_equal(read_probabilities(run, "validation"), calc_probabilities(run.logits["validation"]))
+
+
+def test_each_reports_networks_and_all_are_weighed_against_one_another(runs):
+    other = make_run(3, range(300, 330))
+    other.experiment = EXPERIMENTS["b1_two_layer"]
+    pools = group_candidates([*runs, other])
+    assert {name: len(pool) for name, pool in pools.items()} == {
+        "report A's": 3,
+        "report B's": 1,
+        "both reports'": 4,
+        "all": 4,
+    }
+    table = tabulate_pools(pools, {"validation": LABELS, "test": LABELS})
+    assert table.loc["report B's", ["candidates", "members"]].tolist() == [1, 1]
+    assert table.loc["report A's", "best alone, test (%)"] == f"{100 * (1 - 100 / 600):.1f}"
+    assert float(table.loc["all", "together, test (%)"]) >= float(table.loc["report B's", "together, test (%)"])
