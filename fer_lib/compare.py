@@ -6,6 +6,7 @@ counts beforehand: reports/pairs.csv and reports/confusions.json.
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -65,10 +66,15 @@ PAIRS = (
     ("b3_three_layer_resnet", "b4b_no_lstm"),
     ("b4b_no_lstm", "b4_cnn_lstm"),
     ("b4_cnn_lstm", "b5_attention"),
+    ("b4b_no_lstm", "b5_attention"),
     ("a5_deeper_head", "b3_three_layer_resnet"),
+    ("da1_plain", "da6_all"),
+    ("db1_plain", "b3_three_layer_resnet"),
+    ("b3_three_layer_resnet", "s12_small_first"),
     ("s12_small_first", "s15_distilled"),
 )
-"""The steps that are tested against one another: each against what it changes, and the reports' best."""
+"""The steps that are tested against one another: each against what it changes, the reports' best, what they disagree
+on, and the way beyond."""
 
 
 VERDICTS = ("confirmed", "in part", "not confirmed", "refuted", "untested")
@@ -79,12 +85,12 @@ TEST_IMAGES = 3589  # of FER2013
 # --- counted where FER2013 is at hand ---------------------------------------------------------
 
 
-def count_pairs(runs: list[Run], labels: np.ndarray) -> pd.DataFrame:
-    """A row for each of `PAIRS` on record and each seed that both have: before, after, seed, and on the test
+def count_pairs(runs: list[Run], labels: np.ndarray, pairs: Iterable[tuple[str, str]] = PAIRS) -> pd.DataFrame:
+    """A row for each of the pairs on record and each seed that both have: before, after, seed, and on the test
     split how many images were `lost` (right before, wrong after) and `won`. labels: int (N,)."""
     found = {(run.experiment.name, run.seed): run for run in runs}
     rows = []
-    for before, after in PAIRS:
+    for before, after in pairs:
         for seed in sorted(seed for name, seed in found if name == before and (after, seed) in found):
             lost, won = count_wins(*(found[name, seed].logits["test"] for name in (before, after)), labels)
             rows.append({"before": before, "after": after, "seed": seed, "lost": lost, "won": won})
@@ -224,8 +230,8 @@ def test_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
         p_values = [calc_p_value(lost, won) for lost, won in zip(group["lost"], group["won"])]
         rows.append(
             {
-                "before": EXPERIMENTS[before].step,
-                "after": EXPERIMENTS[after].step,
+                "before": _tell_step(before),
+                "after": _tell_step(after),
                 "seeds": len(group),
                 "won": group["won"].mean(),
                 "lost": group["lost"].mean(),
@@ -247,6 +253,12 @@ def format_pairs(tests: pd.DataFrame) -> pd.DataFrame:
     names = {"p": "p", "corrected": "p, corrected"}
     columns |= {label: [_format_p(value) for value in tests[name]] for name, label in names.items()}
     return pd.DataFrame(columns)
+
+
+def _tell_step(name: str) -> str:
+    """The step of an experiment, as in its report; of one of the dispute, whose steps are in none, its title."""
+    experiment = EXPERIMENTS[name]
+    return experiment.title if experiment.report == "D" else experiment.step
 
 
 def _format_p(value: float) -> str:

@@ -19,6 +19,7 @@ from fer_lib.compare import (
     tabulate_claims,
 )
 from fer_lib.data import PROJECT, find_data, load_data, load_votes
+from fer_lib.ensemble import group_candidates, tabulate_pools
 from fer_lib.evaluate import collect_results, estimate_mean, format_markdown, tabulate_costs
 from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.record import Run, read_published_runs
@@ -84,6 +85,8 @@ def main() -> None:
             facts = collect_facts(dataset, votes)
             facts["accuracies"] = judge_subsets(whole, labels, list_subsets(dataset, votes))
             facts["temperatures"] = fit_temperatures(whole, dataset.validation.labels)
+            both = {"validation": dataset.validation.labels, "test": labels}
+            facts["ensembles"] = tabulate_pools(group_candidates(whole), both).to_dict("index")
             facts = json.dumps(facts, indent=2, ensure_ascii=False)
             (PROJECT / "reports" / "facts.json").write_text(facts + "\n")
     readme = PROJECT / "README.md"

@@ -8,6 +8,7 @@ from scipy import stats
 from fer_lib import compare
 from fer_lib.compare import CLAIMS, PAIRS, correct_p_values, count_confusions, count_pairs, judge_claim, test_pairs
 from fer_lib.data import load_votes
+from fer_lib.ensemble import group_candidates, tabulate_pools
 from fer_lib.evaluate import Estimate, Verdict
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.explore import collect_facts, list_subsets
@@ -180,6 +181,8 @@ def test_the_facts_on_record_are_those_of_the_data(published, fer2013):
     assert facts.pop("temperatures") == compare.fit_temperatures(runs, fer2013.validation.labels)
     subsets = list_subsets(fer2013, votes)
     assert facts.pop("accuracies") == compare.judge_subsets(runs, fer2013.test.labels, subsets)
+    labels = {"validation": fer2013.validation.labels, "test": fer2013.test.labels}
+    assert facts.pop("ensembles") == tabulate_pools(group_candidates(runs), labels).to_dict("index")
     assert facts == collect_facts(fer2013, votes)
 
 
