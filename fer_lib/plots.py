@@ -847,7 +847,7 @@ def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention") -> F
     across = ("left", "central", "right")[3 * column // side]
     _set_title(
         figure,
-        f"{what.capitalize()} is strongest in the {height} {across} part of the face, {mean.max():.1f} times even",
+        f"{what.capitalize()} is strongest in the {height} {across} part of the picture, {mean.max():.1f} times even",
     )
     return figure
 
