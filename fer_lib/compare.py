@@ -70,8 +70,9 @@ PAIRS = (
     ("a5_deeper_head", "b3_three_layer_resnet"),
     ("da1_plain", "da6_all"),
     ("db1_plain", "b3_three_layer_resnet"),
-    ("b3_three_layer_resnet", "s12_small_first"),
-    ("s12_small_first", "s15_distilled"),
+    ("b3_three_layer_resnet", "s5_averaging"),
+    ("s5_averaging", "s13_wider"),
+    ("s5_averaging", "s15_distilled"),
 )
 """The steps that are tested against one another: each against what it changes, the reports' best, what they disagree
 on, and the way beyond."""

@@ -169,22 +169,20 @@ def _dispute(step: str, basis: Experiment) -> list[Experiment]:
     return variants
 
 
-def _ladder(*steps: tuple[str, str, dict]) -> list[Experiment]:
-    """The way to the strong model: each step has all the changes before it, and its own."""
-    options, augmentation, recipe, fields, experiments = {}, asdict(REPORT_B), {}, {}, []
-    for number, (name, title, own) in enumerate(steps, start=1):
-        own = dict(own)
-        options |= own.pop("options", {})
-        augmentation |= own.pop("augmentation", {})
-        recipe |= own.pop("recipe", {})
-        fields |= own
-        experiments.append(
-            Experiment(
-                f"s{number}_{name}", "S", f"S{number}", title, None, "StrongCNN", tuple(options.items()),
-                augmentation=Augmentation(**augmentation), recipe=Recipe(**recipe), **fields,
-            )
-        )  # fmt: skip
-    return experiments
+def _alter(basis: Experiment, name: str, title: str, changes: dict) -> Experiment:
+    """A step of the way to the strong model: its basis with changed fields, in the groups too."""
+    changes = dict(changes)
+    options = tuple((dict(basis.options) | changes.pop("options", {})).items())
+    groups = {key: replace(getattr(basis, key), **changes.pop(key, {})) for key in ("augmentation", "recipe")}
+    return replace(basis, name=name, step=name.split("_")[0].upper(), title=title, options=options, **groups, **changes)
+
+
+def _climb(basis: Experiment, *steps: tuple[str, str, dict]) -> list[Experiment]:
+    """Steps that each have all the changes before them, and their own."""
+    climbed = [basis]
+    for name, title, changes in steps:
+        climbed.append(_alter(climbed[-1], name, title, changes))
+    return climbed[1:]
 
 
 def _by_name(experiments: Iterable[Experiment]) -> dict[str, Experiment]:
@@ -219,27 +217,36 @@ _REPORTS = _by_name(
     )
 )
 
-NARROW = {"widths": (32, 64, 128), "blocks": (1, 1, 1)}  # a core climbs the ladder with it in hours, not days
+NARROW = {"widths": (32, 64, 128), "blocks": (1, 1, 1)}  # a core climbs with it in hours, not days
 WIDE = {"widths": (64, 128, 256), "blocks": (2, 2, 2)}
+VIEWED = ("flip", "ten_crops")
 
-_LADDER = _by_name(
-    _ladder(
-        ("deeper", "Deeper residual network", dict(batch_size=128, learning_rate=2e-3, options=NARROW)),
-        ("one_cycle", "One cycle of 40 epochs", dict(recipe=dict(schedule="one_cycle"), epochs=40, patience=40)),
-        ("weight_decay", "Weight decay", dict(recipe=dict(weight_decay=0.05))),
-        ("label_smoothing", "Label smoothing", dict(recipe=dict(label_smoothing=0.1))),
-        ("averaging", "Moving average", dict(recipe=dict(averaging=0.999))),
-        ("zoom", "Zoom", dict(augmentation=dict(zoom=0.2))),
-        ("light", "Light", dict(augmentation=dict(light=0.3))),
-        ("erasing", "Random erasing", dict(augmentation=dict(erasing=0.5))),
-        ("mixup", "Mixup", dict(recipe=dict(mixup=0.2))),
-        ("squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
-        ("stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
-        ("small_first", "Small images first", dict(recipe=dict(small_share=0.5), views=("flip", "ten_crops"))),
-        ("wider", "Six times the work", dict(options=WIDE)),
-        ("longer", "200 epochs", dict(epochs=200, patience=200)),
-    )
+_LADDER = _climb(
+    Experiment("s0", "S", "S0", "", None, "StrongCNN", augmentation=REPORT_B),
+    ("s1_deeper", "Deeper residual network", dict(batch_size=128, learning_rate=2e-3, options=NARROW)),
+    ("s2_one_cycle", "One cycle of 40 epochs", dict(recipe=dict(schedule="one_cycle"), epochs=40, patience=40)),
+    ("s3_weight_decay", "Weight decay", dict(recipe=dict(weight_decay=0.05))),
+    ("s4_label_smoothing", "Label smoothing", dict(recipe=dict(label_smoothing=0.1))),
+    ("s5_averaging", "Moving average", dict(recipe=dict(averaging=0.999), views=VIEWED)),
 )
+_TOP = _LADDER[-1]
+_ADDITIONS = (
+    ("s6_zoom", "Zoom", dict(augmentation=dict(zoom=0.2))),
+    ("s7_light", "Light", dict(augmentation=dict(light=0.3))),
+    ("s8_erasing", "Random erasing", dict(augmentation=dict(erasing=0.5))),
+    ("s9_mixup", "Mixup", dict(recipe=dict(mixup=0.2))),
+    ("s10_squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
+    ("s11_stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
+    ("s12_small_first", "Small images first", dict(recipe=dict(small_share=0.5))),
+)
+"""What a network may be too small, or its training too short, to gain by: each is tried alone on top of S5, and all
+together, in a long training of the wide network."""
+
+_WIDER = _alter(_TOP, "s13_wider", "Six times the work", dict(options=WIDE))
+_ALL = _alter(
+    _climb(_WIDER, *_ADDITIONS)[-1], "s14_everything", "S6 to S12, 200 epochs", dict(epochs=200, patience=200)
+)
+_TAUGHT = _alter(_TOP, "s15_distilled", "S5, taught by S13", dict(teachers=("s13_wider",)))
 
 
 EXPERIMENTS = _by_name(
@@ -247,22 +254,24 @@ EXPERIMENTS = _by_name(
         *_REPORTS.values(),
         *_dispute("da", _REPORTS["a5_deeper_head"]),
         *_dispute("db", _REPORTS["b3_three_layer_resnet"]),
-        *_LADDER.values(),
-        replace(
-            _LADDER["s12_small_first"],
-            name="s15_distilled",
-            step="S15",
-            title="S12, taught by S13",
-            teachers=("s13_wider",),
-        ),
+        *_LADDER,
+        *(_alter(_TOP, *addition) for addition in _ADDITIONS),
+        _WIDER,
+        _ALL,
+        _TAUGHT,
     )
 )
 """Every experiment by name: the reports' in their order, the dispute's, the way to the strong model."""
 
 
 def list_ladder() -> list[str]:
-    """The way to the strong model, from the first step to the last."""
-    return list(_LADDER)
+    """The way to the strong model, each step on top of the one before."""
+    return [experiment.name for experiment in (*_LADDER, _WIDER, _ALL)]
+
+
+def list_additions() -> list[str]:
+    """What is tried on top of the ladder's fifth step, one thing each."""
+    return [name for name, _, _ in _ADDITIONS]
 
 
 def list_treatments(name: str) -> list[str]:

@@ -215,10 +215,10 @@ def test_views_are_told_beside_the_plain_image():
     plain = {"validation_accuracy": 0.6, "test_accuracy": 0.5}
     seen = {f"{split}_accuracy_{view}": share for split in ("validation", "test") for view, share in
             (("flip", 0.62), ("ten_crops", 0.61))}  # fmt: skip
-    strong = [make_run(seed, "s12_small_first", plain | seen) for seed in (0, 1)]
+    strong = [make_run(seed, "s5_averaging", plain | seen) for seed in (0, 1)]
     table = tabulate_views([[make_run(0, "a1_baseline", plain)], strong])
-    assert list(table.index) == ["S12, plain", "S12, flip", "S12, ten crops"]
-    assert table.loc["S12, flip"].tolist() == ["62.0 ± 0.0", "+2.0 ± 0.0", "62.0 ± 0.0", "+12.0 ± 0.0"]
+    assert list(table.index) == ["S5, plain", "S5, flip", "S5, ten crops"]
+    assert table.loc["S5, flip"].tolist() == ["62.0 ± 0.0", "+2.0 ± 0.0", "62.0 ± 0.0", "+12.0 ± 0.0"]
     # the view is the one that is best on validation
     missed, reached = describe_aim(strong, 0.625), describe_aim(strong, 0.62)
     assert "shown flip" in missed and "**62.0 ± 0.0%**" in missed and "missed by 0.5 points" in missed

@@ -4,7 +4,7 @@ import pytest
 
 from fer_lib.augment import Augmentation
 from fer_lib.evaluate import calc_confusion, calc_recall
-from fer_lib.experiments import EXPERIMENTS, find_experiment, list_ladder, list_treatments
+from fer_lib.experiments import EXPERIMENTS, find_experiment, list_additions, list_ladder, list_treatments
 from fer_lib.preprocess import calc_upsampling_factors
 from fer_lib.record import read_run
 from tests.conftest import needs_fer2013
@@ -84,9 +84,9 @@ def test_a_recorded_config_matches_itself_only_and_survives_new_fields():
     older["augmentation"] = {"flip": 0.0}
     assert a1.matches(older)
     assert not EXPERIMENTS["a1b_baseline_balanced"].matches(older)
-    strong = EXPERIMENTS["s9_mixup"]
-    older = strong.config | {"recipe": {k: v for k, v in strong.config["recipe"].items() if k != "small_share"}}
-    assert strong.matches(older) and not EXPERIMENTS["s12_small_first"].matches(older)
+    strong = EXPERIMENTS["s4_label_smoothing"]
+    older = strong.config | {"recipe": {k: v for k, v in strong.config["recipe"].items() if k != "averaging"}}
+    assert strong.matches(older) and not EXPERIMENTS["s5_averaging"].matches(older)
 
 
 @pytest.mark.parametrize("basis", ["a5_deeper_head", "b3_three_layer_resnet"])
@@ -104,27 +104,36 @@ def test_in_the_dispute_only_the_treatment_changes_and_every_one_is_there(basis)
     assert treatments == unbalanced | {(True, Augmentation()), (True, everything)} and len(family) == 8
 
 
+def list_changes(before, after):
+    """What differs between two experiments, in the groups too: {"recipe.mixup", ...}."""
+    changes = []
+    for key, value in after.config.items():
+        old = before.config[key]
+        changes += (
+            [f"{key}.{name}" for name in value | old if value.get(name) != old.get(name)]
+            if isinstance(value, dict)
+            else [key] * (value != old)
+        )
+    return set(changes) - {"views"}  # they change nothing in training
+
+
 def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
-    ladder = [EXPERIMENTS[name] for name in list_ladder()]
-    assert [experiment.step for experiment in ladder] == [f"S{number}" for number in range(1, 15)]
-    for before, after in zip(ladder, ladder[1:]):
-        changes = []
-        for key, value in after.config.items():
-            old = before.config[key]
-            changes += (
-                [f"{key}.{name}" for name in value | old if value.get(name) != old.get(name)]
-                if isinstance(value, dict)
-                else [key] * (value != old)
-            )
-        changes = set(changes) - {"views"}  # they change nothing in training
-        lengths, sizes = {"epochs", "patience"}, {"options.widths", "options.blocks"}
+    *ladder, top, wide, everything = (EXPERIMENTS[name] for name in list_ladder())
+    additions = [EXPERIMENTS[name] for name in list_additions()]
+    steps = [e.step for e in (*ladder, top, *additions, wide, everything)]
+    assert steps == [f"S{number}" for number in range(1, 15)]
+    lengths, sizes = {"epochs", "patience"}, {"options.widths", "options.blocks"}
+    for before, after in [*zip(ladder, [*ladder[1:], top]), (top, wide), *((top, addition) for addition in additions)]:
+        changes = list_changes(before, after)
         single = len(changes - lengths) == 1  # a cycle has its length
-        assert single or changes in (lengths, sizes), (after.name, changes)
+        assert single or changes == sizes, (after.name, changes)
+    added = set().union(*(list_changes(top, addition) for addition in additions))
+    assert list_changes(wide, everything) == added | lengths
 
 
 def test_the_taught_network_differs_by_its_teachers_alone_and_all_of_them_exist():
-    alone, taught = EXPERIMENTS["s12_small_first"], EXPERIMENTS["s15_distilled"]
-    assert {key for key, value in taught.config.items() if value != alone.config[key]} == {"teachers"}
+    alone, taught = EXPERIMENTS["s5_averaging"], EXPERIMENTS["s15_distilled"]
+    assert list_changes(alone, taught) == {"teachers"}
     assert set(taught.teachers) <= set(EXPERIMENTS)
 
 
