@@ -600,7 +600,7 @@ def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np
     counts = np.bincount(tenths, minlength=11)
     places = np.flatnonzero(counts)
     figure, (axes, below) = _make_figure(2, 1, figsize=(WIDTH, 4.4), sharex=True, height_ratios=(3, 1))
-    for runs, colour in zip(groups, (BEFORE, AFTER, *OTHERS)):
+    for runs, colour in zip(groups, (BEFORE, *OTHERS[: len(groups) - 2], AFTER)):
         found = [estimate_accuracy(runs, labels, tenths == place) for place in places]
         axes.fill_between(places / 10, [e.low for e in found], [e.high for e in found], color=colour, alpha=0.2)
         axes.plot(places / 10, [e.mean for e in found], "o-", color=colour, markersize=4, label=_name(runs[0]))
