@@ -231,8 +231,8 @@ def test_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
         p_values = [calc_p_value(lost, won) for lost, won in zip(group["lost"], group["won"])]
         rows.append(
             {
-                "before": _tell_step(before),
-                "after": _tell_step(after),
+                "before": EXPERIMENTS[before].label,
+                "after": EXPERIMENTS[after].label,
                 "seeds": len(group),
                 "won": group["won"].mean(),
                 "lost": group["lost"].mean(),
@@ -254,12 +254,6 @@ def format_pairs(tests: pd.DataFrame) -> pd.DataFrame:
     names = {"p": "p", "corrected": "p, corrected"}
     columns |= {label: [_format_p(value) for value in tests[name]] for name, label in names.items()}
     return pd.DataFrame(columns)
-
-
-def _tell_step(name: str) -> str:
-    """The step of an experiment, as in its report; of one of the dispute, whose steps are in none, its title."""
-    experiment = EXPERIMENTS[name]
-    return experiment.title if experiment.report == "D" else experiment.step
 
 
 def _format_p(value: float) -> str:

@@ -302,7 +302,7 @@ def tabulate_subsets(groups: list[list], labels: np.ndarray, subsets: dict[str, 
     for name, chosen in subsets.items():
         rows[name] = {"images": f"{chosen.sum():,}"}
         rows[name] |= {
-            f"{runs[0].experiment.step} (%)": estimate_accuracy(runs, labels, chosen).format() for runs in groups
+            f"{runs[0].experiment.label} (%)": estimate_accuracy(runs, labels, chosen).format() for runs in groups
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 

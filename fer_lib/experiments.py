@@ -72,6 +72,11 @@ class Experiment:
         return MODELS[self.model](**dict(self.options))
 
     @property
+    def label(self) -> str:
+        """Its step; of one of the dispute, whose steps are in no report, its title, which begins with another's step."""
+        return self.title if self.report == "D" else self.step
+
+    @property
     def config(self) -> dict:
         """All that can change a result, as plain values of JSON; the words that only describe are left out."""
         described = ("name", "report", "step", "title", "reported")

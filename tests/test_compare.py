@@ -85,6 +85,10 @@ def test_a_pair_is_tested_by_twice_the_median_of_its_seeds_p_values():
     assert table["p"].tolist() == [pytest.approx(2 * middle), 1.0]
     assert table["corrected"].tolist() == [pytest.approx(2 * table["p"][0]), 1.0]
     assert table["seeds"].tolist() == [3, 1] and table["before"].tolist() == ["A1", "A1b"]
+    (dispute,) = test_pairs(
+        pd.DataFrame([{"before": "db1_plain", "after": "db2_flip", "lost": 1, "won": 2}])
+    ).itertuples()
+    assert (dispute.before, dispute.after) == ("B3, untreated", "B3, flip")
 
 
 def test_the_pairs_are_told_in_words_and_numbers():
