@@ -73,7 +73,7 @@ class Experiment:
 
     @property
     def label(self) -> str:
-        """Its step; of one of the dispute, whose steps are in no report, its title, which begins with another's step."""
+        """Its step; of one of the dispute, whose steps no report has, its title, which names the step it varies."""
         return self.title if self.report == "D" else self.step
 
     @property
