@@ -2,7 +2,6 @@
 shows, taken from the numbers drawn; colours are Okabe and Ito's, which colour-blind readers can
 tell apart, and mean the same throughout."""
 
-import itertools
 import math
 import textwrap
 
@@ -660,21 +659,22 @@ def plot_ladder(reports: dict[str, list[list]]) -> Figure:
     return figure
 
 
-def plot_gains(groups: list[list]) -> Figure:
-    """What each step brings over the one before it, on validation and test: the mean over seeds, paired, with 95%
-    interval. The first step is what the second is compared with."""
-    figure, axes = _make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(groups[1:])))
+def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
+    """What each step brings over the one that it changes, on validation and test: the mean over seeds, paired, with
+    95% interval. pairs: the runs of the step before and of the step in question."""
+    figure, axes = _make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(pairs)))
     axes.axvline(0, color="black", linewidth=0.8)
     for split, offset in (("validation", -0.13), ("test", 0.13)):
-        gains = [compare_runs(*pair, f"{split}_accuracy") for pair in itertools.pairwise(groups)]
+        gains = [compare_runs(*pair, f"{split}_accuracy") for pair in pairs]
         places, colour = np.arange(len(gains)) + offset, SPLIT_COLOURS[split]
         axes.hlines(places, [gain.low for gain in gains], [gain.high for gain in gains], color=colour, linewidth=2)
         axes.plot([gain.mean for gain in gains], places, "o", color=colour, label=f"{split}: mean, 95% interval")
         if split == "validation":
-            steps = [runs[0].experiment.step for runs in groups[1:]]
+            steps = [after[0].experiment.step for _, after in pairs]
             helping = [f"{step} ({gain.format(sign=True)})" for step, gain in zip(steps, gains) if gain.low > 0]
-    axes.set(yticks=range(len(gains)), yticklabels=[_name(runs[0]) for runs in groups[1:]])
-    axes.set_xlabel("gain over the step before, in points of accuracy")
+    names = [f"{before[0].experiment.step} to {_name(after[0])}" for before, after in pairs]
+    axes.set(yticks=range(len(gains)), yticklabels=names)
+    axes.set_xlabel("gain, in points of accuracy")
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     axes.set_ylim(len(gains) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
