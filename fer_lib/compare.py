@@ -264,7 +264,7 @@ def describe_pairs(tests: pd.DataFrame) -> str:
     """A sentence, in Markdown, on the rows of `test_pairs`."""
     clear = tests[tests["corrected"] < 0.05]
     better = clear[clear["won"] > clear["lost"]]
-    steps = ", ".join(f"{before} to {after}" for before, after in zip(better["before"], better["after"]))
+    steps = "; ".join(f"{before} to {after}" for before, after in zip(better["before"], better["after"]))
     return (
         f"Of {len(tests)} steps **{len(clear)}** change test accuracy by more than chance (p below 0.05, corrected), "
         f"{len(better)} of them for the better: {steps or 'none'}."
