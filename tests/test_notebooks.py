@@ -11,11 +11,13 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from PIL import Image
 
 from fer_lib import notebook as fer_notebook
 from fer_lib.evaluate import Verdict, estimate_mean
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.notebook import check_parameters
+from fer_lib.photo import draw_picture
 from tests.conftest import PROJECT, REAL
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
@@ -177,6 +179,17 @@ def test_papermill_with_an_unknown_parameter_fails_and_says_so(tmp_path):
     notebook, target = PROJECT / "notebooks" / "03_a1_baseline.ipynb", tmp_path / "out.ipynb"
     done = run_papermill(notebook, target, "-p", "data", "drawn", "-p", "epoch", "2")
     assert done.returncode != 0 and "no parameter 'epoch' here; there are experiment, baseline, data" in done.stderr
+
+
+def test_a_picture_of_ones_own_is_answered_and_a_file_that_is_none_refused(tmp_path):
+    notebook, runs = PROJECT / "notebooks" / "20_try_a_photo.ipynb", PROJECT / "reports" / "runs"
+    Image.fromarray(draw_picture(count=2)).save(tmp_path / "two.png")
+    (tmp_path / "none.png").write_text("no picture")
+    done = run_papermill(notebook, tmp_path / "out.ipynb", "-p", "picture", str(tmp_path / "two.png"), FER_RUNS=runs)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 faces were found" in (tmp_path / "out.ipynb").read_text()
+    done = run_papermill(notebook, tmp_path / "out.ipynb", "-p", "picture", str(tmp_path / "none.png"), FER_RUNS=runs)
+    assert done.returncode != 0 and "none.png is no picture that can be read" in done.stderr
 
 
 def run_nbval(notebook, *arguments, **changes):
