@@ -655,7 +655,7 @@ def plot_ladder(reports: dict[str, list[list]]) -> Figure:
     panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
     handles = {label: h for axes in panels[0] for h, label in zip(*axes.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=4)
-    _set_title(figure, f"Test accuracy of the step that is best on validation: {_join(told)}")
+    _set_title(figure, f"Test accuracy of the best step on validation: {_join(told)}")
     return figure
 
 
