@@ -191,7 +191,7 @@ def test_the_temperature_that_made_the_labels_is_found_again():
 
 
 def test_accuracy_on_parts_of_the_test_split():
-    run = SimpleNamespace(logits={"test": LOGITS}, experiment=SimpleNamespace(step="A1"))
+    run = SimpleNamespace(logits={"test": LOGITS}, experiment=EXPERIMENTS["a1_baseline"])
     parts = {"all": LABELS >= 0, "zeros": LABELS == 0}
     table = tabulate_subsets([[run, run]], LABELS, parts)
     assert table["images"].tolist() == ["6", "3"] and table["A1 (%)"].tolist() == ["66.7 ± 0.0", "66.7 ± 0.0"]
