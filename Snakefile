@@ -29,6 +29,7 @@ rule site:
         "reports/index.md",
         "reports/results.csv",
         "reports/paper/index.md",
+        "reports/model_card.md",
     output:
         "reports/site/index.html",
     shell:
@@ -40,6 +41,7 @@ rule paper:
     input:
         "reports/paper.md",
         "reports/paper.typ",
+        "reports/card.md",
         "reports/pairs.csv",
         "reports/confusions.json",
         "reports/facts.json",
@@ -48,6 +50,7 @@ rule paper:
     output:
         "reports/report.pdf",
         "reports/paper/index.md",
+        "reports/model_card.md",
     shell:
         "echo 'typesetting reports/report.pdf' && python -m fer_lib.paper"
 

@@ -15,8 +15,10 @@ from fer_lib.data import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
     Estimate,
     Verdict,
+    calc_calibration_error,
     calc_confusion,
     calc_p_value,
+    calc_probabilities,
     collect_results,
     count_wins,
     estimate_accuracy,
@@ -123,16 +125,38 @@ def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.nda
     return told
 
 
-def fit_temperatures(runs: list[Run], labels: np.ndarray) -> dict[str, float]:
-    """For each experiment that was judged by mirrored images too, the temperature of these answers, fitted on
-    validation over its runs. labels: of that split, int (N,)."""
-    found = {}
+def judge_mirrored(runs: list[Run], labels: dict[str, np.ndarray]) -> dict[str, dict]:
+    """For each experiment that was judged by mirrored images too, what these answers are worth, as text save for the
+    temperature: `temperature`, fitted on validation over its runs; on the test split the expected calibration error
+    as it is and `with the temperature`, in percent; and of each class recall, precision and F1, in percent.
+
+    labels: {split: int (N,)} of validation and test."""
+    groups = {}
     for run in runs:
-        if "validation_flip" in run.logits:
-            found.setdefault(run.experiment.name, []).append(run.logits["validation_flip"])
+        if "test_flip" in run.logits:
+            groups.setdefault(run.experiment.name, []).append(run)
+    told = {}
+    for name, group in groups.items():
+        seen = {split: [run.logits[f"{split}_flip"] for run in group] for split in ("validation", "test")}
+        known = np.tile(labels["validation"], len(group))
+        temperature = round(fit_temperature(np.concatenate(seen["validation"]), known), 3)
+        told[name] = {"temperature": temperature, "classes": _judge_classes(seen["test"], labels["test"])}
+        for words, value in {"calibration error": 1.0, "with the temperature": temperature}.items():
+            probabilities = [calc_probabilities(logits, value) for logits in seen["test"]]
+            errors = [calc_calibration_error(one, labels["test"]) for one in probabilities]
+            told[name][words] = estimate_mean(errors).format()
+    return told
+
+
+def _judge_classes(logits: list[np.ndarray], labels: np.ndarray) -> dict[str, dict[str, str]]:
+    """Recall, precision and F1 of each class in percent, with their intervals over the runs, as text."""
+    counts = np.stack([calc_confusion(one, labels) for one in logits])
+    right, answered, there = np.diagonal(counts, axis1=1, axis2=2), counts.sum(1), counts.sum(2)
+    with np.errstate(invalid="ignore"):  # a class that is never answered has no precision
+        shares = {"recall": right / there, "precision": right / answered, "F1": 2 * right / (answered + there)}
     return {
-        name: round(fit_temperature(np.concatenate(logits), np.tile(labels, len(logits))), 3)
-        for name, logits in found.items()
+        emotion: {name: estimate_mean(share[:, place]).format() for name, share in shares.items()}
+        for place, emotion in enumerate(EMOTIONS)
     }
 
 

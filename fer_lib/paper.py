@@ -1,4 +1,5 @@
-"""The write-up: reports/paper.md, filled in from the records, as a page of the site and as reports/report.pdf.
+"""The write-up: reports/paper.md, filled in from the records, as a page of the site and as reports/report.pdf; and
+the model card, reports/card.md, filled in likewise.
 
     python -m fer_lib.paper
 
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import jinja2
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from fer_lib import compare, plots
-from fer_lib.data import PROJECT
+from fer_lib.data import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
     Estimate,
     collect_results,
@@ -25,9 +27,11 @@ from fer_lib.evaluate import (
     format_markdown,
     measure_cost,
     shorten_hardware,
+    tabulate_costs,
 )
 from fer_lib.experiments import Experiment, find_experiment
-from fer_lib.record import Run
+from fer_lib.models import count_multiply_adds
+from fer_lib.record import WEIGHTS, Run
 
 REPORTS = PROJECT / "reports"
 
@@ -119,6 +123,68 @@ class Records:
         share = collect_results(self.get_runs(name))["test_accuracy"].mean()
         return f"{196 * (share * (1 - share) / compare.TEST_IMAGES) ** 0.5:.1f}"
 
+    # --- the model card -------------------------------------------------------------------------
+
+    def get_run(self, name: str, seed: int) -> Run:
+        return next(run for run in self.get_runs(name) if run.seed == seed)
+
+    def count_multiply_adds(self, name: str) -> str:
+        """Of an image's way through the network, in millions."""
+        return f"{count_multiply_adds(find_experiment(name).build_model()) / 1e6:.0f}"
+
+    def weights(self, run: Run) -> str:
+        """The file of a run's weights, from the project's root."""
+        return (run.folder / WEIGHTS).relative_to(PROJECT).as_posix()
+
+    def measure_weights(self, run: Run) -> int:
+        """Its size in bytes. Raises FileNotFoundError if it is not kept."""
+        return (run.folder / WEIGHTS).stat().st_size
+
+    def find_weakest(self, name: str) -> tuple[str, str]:
+        """The class that an experiment recognises least on the test split, and what it is most often taken for."""
+        counts = compare.read_confusions()[name]
+        place = int(np.argmin(counts.diagonal() / counts.sum(1)))
+        counts[place, place] = 0
+        return EMOTIONS[place], EMOTIONS[int(np.argmax(counts[place]))]
+
+    def minutes(self, name: str) -> str:
+        """What a run of an experiment takes, at its median epoch's pace."""
+        return f"{tabulate_costs(self.runs).loc[name, 'typical_minutes']:.0f}"
+
+    def hardware(self, name: str) -> str:
+        return tabulate_costs(self.runs).loc[name, "hardware"]
+
+    def list_means(self, name: str) -> str:
+        """How an experiment finds its weights, in words."""
+        experiment = find_experiment(name)
+        recipe, rate = experiment.recipe, f"{experiment.learning_rate:g}"
+        words = [{"adam": "Adam", "sgd": "gradient descent with Nesterov's momentum"}[recipe.optimizer]]
+        cycle = f"a learning rate that rises to {rate} and falls to zero along half a cosine"
+        words.append({"constant": f"a learning rate of {rate}", "one_cycle": cycle}[recipe.schedule])
+        told = {
+            "weight_decay": "weight decay of {:g}",
+            "label_smoothing": "label smoothing of {:g}",
+            "mixup": "mixup, its shares drawn from a beta distribution of {:g}",
+            "small_share": "smaller images in the first {:.0%} of the epochs",
+            "averaging": "a moving average of the weights, of which each batch keeps {:g}, as what is judged",
+        }
+        words += [text.format(getattr(recipe, field)) for field, text in told.items() if getattr(recipe, field)]
+        return plots.join_names(words)
+
+    def list_treatments(self, name: str) -> str:
+        """What is done to each training image of an experiment, in words."""
+        augmentation = find_experiment(name).augmentation
+        told = {
+            "flip": "mirrored with a probability of {:g}",
+            "rotation": "turned by up to {:g}°",
+            "zoom": "enlarged or shrunk by up to {:.0%}",
+            "crop_padding": "moved by up to {:g} pixels",
+            "light": "changed in contrast and brightness by up to {:.0%}",
+            "erasing": "covered in part by a grey box with a probability of {:g}",
+        }
+        treated = ((text, getattr(augmentation, field)) for field, text in told.items())
+        return plots.join_names([text.format(value) for text, value in treated if value])
+
     # --- figures --------------------------------------------------------------------------------
 
     def draw_ladder(self, caption: str) -> str:
@@ -180,9 +246,11 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     text = fill_in((REPORTS / "paper.md").read_text(encoding="utf-8"), folder)
     (folder / "index.md").write_text(text, encoding="utf-8")
+    card = fill_in((REPORTS / "card.md").read_text(encoding="utf-8"), folder)
+    (REPORTS / "model_card.md").write_text(card, encoding="utf-8")
     make_pdf(text, folder, REPORTS / "report.pdf")
     shutil.copy(folder / "ladder.svg", REPORTS)  # README shows it
-    print(f"{REPORTS.name}/report.pdf and {REPORTS.name}/{folder.name}/ are made from the records")
+    print(f"report.pdf, model_card.md and {folder.name}/ in {REPORTS.name}/ are made from the records")
 
 
 if __name__ == "__main__":

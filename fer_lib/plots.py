@@ -393,7 +393,7 @@ def plot_gaps(groups: list[list]) -> Figure:
     steps = [f"{round(100 * gap.mean)} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
     _set_title(
         figure,
-        f"Gap from training to validation in points: as met {_join(steps[::2])}; clean {_join(steps[1::2])}",
+        f"Gap from training to validation in points: as met {join_names(steps[::2])}; clean {join_names(steps[1::2])}",
     )
     return figure
 
@@ -419,7 +419,7 @@ def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panels[0, 0].set_ylabel("gradient norm, mean over batches")
     panels[0, -1].legend(fontsize=7)
-    _set_title(figure, f"The first batch's gradient has a norm, over all layers, of {_join(totals)}")
+    _set_title(figure, f"The first batch's gradient has a norm, over all layers, of {join_names(totals)}")
     return figure
 
 
@@ -492,8 +492,8 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
     )
     _set_title(
         figure,
-        f"{split.capitalize()} recall of {after[0].experiment.step}: better for {_join(won)}, worse for {_join(lost)} "
-        "(interval clear of zero)",
+        f"{split.capitalize()} recall of {after[0].experiment.step}: better for {join_names(won)}, "
+        f"worse for {join_names(lost)} (interval clear of zero)",
     )
     return figure
 
@@ -530,7 +530,7 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
     panels[0].set_yticks(range(len(treated)), [_treatment(runs) for runs in treated])
     panels[0].set_ylim(len(treated) - 0.5, -0.5)
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
-    _set_title(figure, f"Most points gained on test: {_join(list(best.values()))}")
+    _set_title(figure, f"Most points gained on test: {join_names(list(best.values()))}")
     return figure
 
 
@@ -587,7 +587,7 @@ def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[
         told.append(f"{100 * errors[0]:.1f} to {100 * errors[1]:.1f} in {runs[0].experiment.step}")
     panels[0, 0].set_ylabel("accuracy on the test split")
     panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
-    _set_title(figure, f"One temperature brings the calibration error, in points, from {_join(told)}")
+    _set_title(figure, f"One temperature brings the calibration error, in points, from {join_names(told)}")
     return figure
 
 
@@ -655,7 +655,7 @@ def plot_ladder(reports: dict[str, list[list]]) -> Figure:
     panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
     handles = {label: h for axes in panels[0] for h, label in zip(*axes.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=4)
-    _set_title(figure, f"Test accuracy of the best step on validation: {_join(told)}")
+    _set_title(figure, f"Test accuracy of the best step on validation: {join_names(told)}")
     return figure
 
 
@@ -679,7 +679,7 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
     axes.set_ylim(len(gains) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    told = f"{len(helping)} gain beyond chance on validation" + f": {_join(helping)}" * bool(helping)
+    told = f"{len(helping)} gain beyond chance on validation" + f": {join_names(helping)}" * bool(helping)
     _set_title(figure, f"Of {len(gains)} steps, {told}")
     return figure
 
@@ -708,7 +708,7 @@ def plot_verdicts(verdicts: list) -> Figure:
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=4)
     counts = [f"{sum(verdict.verdict == name for verdict in shown)} {name}" for name in VERDICT_COLOURS]
-    _set_title(figure, f"Of {len(shown)} effects that the claims rest on, {_join(counts)}")
+    _set_title(figure, f"Of {len(shown)} effects that the claims rest on, {join_names(counts)}")
     return figure
 
 
@@ -819,7 +819,9 @@ def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
     panels[0, 0].set_ylabel("validation accuracy")
     panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
     panels[0, -1].legend(fontsize=8)
-    _set_title(figure, f"Over the learning rates accuracy lies this many points apart, in the mean: {_join(ranges)}")
+    _set_title(
+        figure, f"Over the learning rates accuracy lies this many points apart, in the mean: {join_names(ranges)}"
+    )
     return figure
 
 
@@ -926,7 +928,7 @@ def plot_answers(
         bars.invert_yaxis()
         bars.grid(visible=False)
     told = [f"{EMOTIONS[shares.argmax()]} ({shares.max():.0%})" for shares in answers]
-    _set_title(figure, f"It would call these faces {_join(told)}" if told else "No face was found in this picture")
+    _set_title(figure, f"It would call these faces {join_names(told)}" if told else "No face was found in this picture")
     return figure
 
 
@@ -961,7 +963,8 @@ def _name(run) -> str:
     return f"{run.experiment.step} {run.experiment.title}"
 
 
-def _join(names: list[str]) -> str:
+def join_names(names: list[str]) -> str:
+    """In words: "Fear, Sad and Angry"."""
     if len(names) < 2:
         return "".join(names) or "no class"
     return ", ".join(names[:-1]) + " and " + names[-1]

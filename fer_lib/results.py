@@ -12,7 +12,7 @@ from fer_lib.compare import (
     choose_runs,
     count_confusions,
     count_pairs,
-    fit_temperatures,
+    judge_mirrored,
     judge_subsets,
     read_bench,
     read_verdicts,
@@ -84,8 +84,8 @@ def main() -> None:
         else:
             facts = collect_facts(dataset, votes)
             facts["accuracies"] = judge_subsets(whole, labels, list_subsets(dataset, votes))
-            facts["temperatures"] = fit_temperatures(whole, dataset.validation.labels)
             both = {"validation": dataset.validation.labels, "test": labels}
+            facts["mirrored"] = judge_mirrored(whole, both)
             facts["ensembles"] = tabulate_pools(group_candidates(whole), both).to_dict("index")
             facts = json.dumps(facts, indent=2, ensure_ascii=False)
             (PROJECT / "reports" / "facts.json").write_text(facts + "\n")

@@ -65,15 +65,20 @@ def test_accuracy_is_told_for_parts_of_the_test_split(runs):
     }
 
 
-def test_a_temperature_is_fitted_where_there_are_mirrored_views():
+def test_answers_to_mirrored_views_are_calibrated_and_told_by_class():
     """Right in eight of ten: with logits of 0 and 5 a temperature is due that says so."""
-    labels = np.zeros(10, int)
-    logits = 5.0 * np.eye(7)[[0] * 8 + [1, 2]]
-    first = SimpleNamespace(experiment=EXPERIMENTS["s5_averaging"], logits={"validation_flip": logits})
+    labels = {"validation": np.zeros(10, int), "test": np.array([0] * 9 + [1])}
+    logits = 5.0 * np.eye(7)[[0] * 8 + [1, 1]]
+    views = {"validation_flip": logits, "test_flip": logits}
+    first = SimpleNamespace(experiment=EXPERIMENTS["s5_averaging"], logits=views)
     other = SimpleNamespace(experiment=EXPERIMENTS["a1_baseline"], logits={"validation": logits})
-    ((name, temperature),) = compare.fit_temperatures([first, first, other], labels).items()
-    share = np.exp(5 / temperature) / (np.exp(5 / temperature) + 6)
+    ((name, told),) = compare.judge_mirrored([first, first, other], labels).items()
+    share, sure = (np.exp(5 / value) / (np.exp(5 / value) + 6) for value in (told["temperature"], 1))
     assert name == "s5_averaging" and share == pytest.approx(0.8, abs=0.01)
+    assert told["calibration error"] == f"{100 * (sure - 0.9):.1f} ± 0.0"  # nine of ten test images are right
+    assert told["with the temperature"] == f"{100 * (0.9 - share):.1f} ± 0.0"
+    assert told["classes"]["Angry"] == {"recall": "88.9 ± 0.0", "precision": "100.0 ± 0.0", "F1": "94.1 ± 0.0"}
+    assert told["classes"]["Disgust"] == {"recall": "100.0 ± 0.0", "precision": "50.0 ± 0.0", "F1": "66.7 ± 0.0"}
 
 
 def test_a_pair_is_tested_by_twice_the_median_of_its_seeds_p_values():
@@ -182,10 +187,10 @@ def test_the_facts_on_record_are_those_of_the_data(published, fer2013):
     if (votes := load_votes(fer2013)) is None:
         pytest.skip("needs FER+'s votes beside FER2013, or in FER_VOTES")
     facts, runs = compare.read_facts(), compare.choose_runs()
-    assert facts.pop("temperatures") == compare.fit_temperatures(runs, fer2013.validation.labels)
     subsets = list_subsets(fer2013, votes)
     assert facts.pop("accuracies") == compare.judge_subsets(runs, fer2013.test.labels, subsets)
     labels = {"validation": fer2013.validation.labels, "test": fer2013.test.labels}
+    assert facts.pop("mirrored") == compare.judge_mirrored(runs, labels)
     assert facts.pop("ensembles") == tabulate_pools(group_candidates(runs), labels).to_dict("index")
     assert facts == collect_facts(fer2013, votes)
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import jinja2
 import pytest
+from PIL import Image
 
 from fer_lib import paper
 from fer_lib.evaluate import estimate_mean
+from fer_lib.photo import draw_picture
 from fer_lib.record import read_published_runs
 from tests.conftest import PROJECT
 
@@ -59,6 +61,32 @@ def test_every_figure_is_drawn_and_every_reference_cited(published):
     body, references = text.split("## References")
     for author, year in re.findall(r"^- (\w+), .*?\((\d{4})\)", references, re.M):
         assert re.search(rf"{author}[^.;)]*(et al\.)?[^.;)]*\(?{year}", body), f"{author} {year} is not cited"
+
+
+def test_the_model_card_is_of_the_records_and_its_example_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    card = (PROJECT / "reports" / "model_card.md").read_text()
+    template = (PROJECT / "reports" / "card.md").read_text()
+    assert paper.fill_in(template, tmp_path) == card, "run `make results`"
+    (example,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    Image.fromarray(draw_picture(count=2)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    assert names["probabilities"].shape == (2, 7) and names["probabilities"].sum(1) == pytest.approx([1, 1])
+    (weights,) = re.findall(r"`(reports/runs/\S+\.safetensors)`", card)
+    assert (PROJECT / weights).stat().st_size <= 10e6
+
+
+def test_a_recipe_and_its_treatments_are_told_in_words():
+    told = paper.Records.list_means(None, "s14_everything")
+    assert told.startswith(
+        "Adam, a learning rate that rises to 0.002 and falls to zero along half a cosine, weight decay"
+    )
+    assert "mixup" in told and "smaller images in the first 50% of the epochs" in told
+    treated = paper.Records.list_treatments(None, "s14_everything")
+    assert "enlarged or shrunk by up to 20%" in treated and treated.endswith("with a probability of 0.5")
+    assert paper.Records.list_means(None, "a1_baseline") == "Adam and a learning rate of 0.001"
 
 
 def test_the_pdf_and_the_readmes_figure_are_of_the_records(published, tmp_path):
