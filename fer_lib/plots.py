@@ -583,7 +583,7 @@ def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[
         axes.set_title(f"{_name(runs[0])}", fontsize=9)
         axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
         axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
-        axes.legend(fontsize=8, loc="upper left")
+        axes.legend(fontsize=8, loc="lower right")
         told.append(f"{100 * errors[0]:.1f} to {100 * errors[1]:.1f} in {runs[0].experiment.step}")
     panels[0, 0].set_ylabel("accuracy on the test split")
     panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
