@@ -153,9 +153,9 @@ TREATMENTS = {
 """The treatments of the images that the reports disagree on: report B's one by one and together, report A's shift."""
 
 
-def _dispute(step: str, basis: Experiment) -> list[Experiment]:
-    """One architecture with every treatment, and balanced, alone and with all of report B's; what is the basis
-    itself is left out."""
+def _dispute(step: str, basis: Experiment, *longer: str) -> list[Experiment]:
+    """One architecture with every treatment, and balanced, alone and with all of report B's, what is the basis
+    itself left out; then some treatments with twice the epochs and the patience."""
     variants = []
     for balance, treatment in [(False, name) for name in TREATMENTS] + [(True, "plain"), (True, "all")]:
         words = {"plain": "untreated", "all": "flip, rotation, crop"}.get(treatment, treatment)
@@ -171,6 +171,11 @@ def _dispute(step: str, basis: Experiment) -> list[Experiment]:
         )
         if variant.config != basis.config:
             variants.append(variant)
+    for treatment in longer:
+        (short,) = (v for v in variants if v.augmentation == TREATMENTS[treatment] and not v.balance)
+        name, code = f"{step}{len(variants) + 1}_{treatment}_longer", f"{step.upper()}{len(variants) + 1}"
+        title, doubled = f"{short.title}, longer", {"epochs": 2 * short.epochs, "patience": 2 * short.patience}
+        variants.append(replace(short, name=name, step=code, title=title, **doubled))
     return variants
 
 
@@ -257,7 +262,7 @@ _TAUGHT = _alter(_TOP, "s15_distilled", "S5, taught by S13", dict(teachers=("s13
 EXPERIMENTS = _by_name(
     (
         *_REPORTS.values(),
-        *_dispute("da", _REPORTS["a5_deeper_head"]),
+        *_dispute("da", _REPORTS["a5_deeper_head"], "plain", "all"),
         *_dispute("db", _REPORTS["b3_three_layer_resnet"]),
         *_LADDER,
         *(_alter(_TOP, *addition) for addition in _ADDITIONS),
@@ -280,10 +285,11 @@ def list_additions() -> list[str]:
 
 
 def list_treatments(name: str) -> list[str]:
-    """An experiment and its variants in the dispute: untreated first, then one treatment each, then all together,
-    then balanced."""
+    """An experiment and its variants in the dispute, as many epochs each: untreated first, then one treatment each,
+    then all together, then balanced."""
     basis = find_experiment(name)
-    kin = [basis, *(e for e in EXPERIMENTS.values() if e.report == "D" and e.title.startswith(f"{basis.step}, "))]
+    kin = [e for e in EXPERIMENTS.values() if e.report == "D" and e.title.startswith(f"{basis.step}, ")]
+    kin = [basis, *(e for e in kin if e.epochs == basis.epochs)]
     order = list(TREATMENTS.values())
     return [e.name for e in sorted(kin, key=lambda e: (e.balance, order.index(e.augmentation)))]
 

@@ -104,6 +104,12 @@ def test_in_the_dispute_only_the_treatment_changes_and_every_one_is_there(basis)
     assert treatments == unbalanced | {(True, Augmentation()), (True, everything)} and len(family) == 8
 
 
+def test_a_longer_training_differs_in_its_length_alone():
+    for short, longer in (("da1_plain", "da8_plain_longer"), ("da6_all", "da9_all_longer")):
+        short, longer = EXPERIMENTS[short], EXPERIMENTS[longer]
+        assert list_changes(short, longer) == {"epochs", "patience"} and longer.epochs == 2 * short.epochs
+
+
 def list_changes(before, after):
     """What differs between two experiments, in the groups too: {"recipe.mixup", ...}."""
     changes = []
