@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from fer_lib.evaluate import calc_accuracy, calc_probabilities
+from fer_lib.evaluate import calc_accuracy, calc_probabilities, judge_aim
 from fer_lib.record import Run
 
 
@@ -88,10 +88,9 @@ def describe_aim(table: pd.DataFrame, aim: float, images: int) -> str:
     chosen, best = table.loc[size], table["validation_alone"].idxmax()
     share = chosen["test_together"]
     half = 1.96 * (share * (1 - share) / images) ** 0.5
-    fate = "reached" if share >= aim else f"missed by {100 * (aim - share):.1f} points"
     many = f"**{size}** networks together are" if size > 1 else "**1** network alone is"
     return (
         f"{many} right on **{100 * share:.1f} ± {100 * half:.1f}%** of the test images "
         f"({chosen['validation_together']:.1%} on validation); the best of them on validation, "
-        f"{table.loc[best, 'member']}, alone on {table.loc[best, 'test_alone']:.1%}. The aim of {aim:.1%} is {fate}."
+        f"{table.loc[best, 'member']}, alone on {table.loc[best, 'test_alone']:.1%}; {judge_aim(share, aim)}."
     )

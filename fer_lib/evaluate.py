@@ -239,12 +239,17 @@ def describe_aim(runs: list, aim: float) -> str:
     view = max(("plain", *experiment.views), key=lambda view: estimate("validation", view).mean)
     test = estimate("test", view)
     shown = "" if view == "plain" else f", shown {view.replace('_', ' ')} of each image,"
-    fate = "reached" if test.mean >= aim else f"missed by {100 * (aim - test.mean):.1f} points"
     return (
         f"**{experiment.step}**{shown} is right on **{test.format()}%** of the test images in the mean over "
         f"{test.runs} seed{'s' * (test.runs > 1)} ({estimate('validation', view).format()}% on validation): "
-        f"the aim of {aim:.1%} is {fate}."
+        f"{judge_aim(test.mean, aim)}."
     )
+
+
+def judge_aim(share: float, aim: float) -> str:
+    """What became of an accuracy that was aimed at, in words; both 0-1."""
+    fate = "reached" if share >= aim else f"missed by {100 * (aim - share):.1f} points"
+    return f"the aim of {aim:.1%} is {fate}"
 
 
 def measure_sensitivity(trials: pd.DataFrame) -> pd.Series:
