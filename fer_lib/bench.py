@@ -33,7 +33,7 @@ from fer_lib.train import choose_hardware, make_learner, predict_logits, train_o
 
 REPEATS = 5
 IMAGES = 6400  # a hundred batches
-STRONG = EXPERIMENTS["s13_wider"]
+STRONG = EXPERIMENTS["s14_wider"]
 AUGMENTATION = Augmentation(flip=0.5, rotation=10, crop_padding=4)  # report B's
 
 

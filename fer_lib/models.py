@@ -193,11 +193,12 @@ class AttentionCNN(nn.Module):
 
 class StrongCNN(Sequential):
     """The strong model: stages of a convolution with pooling and residual blocks (He et al. 2016), each at half
-    the former's resolution, then the mean over the places (Lin et al. 2014, arXiv:1312.4400), dropout and the logits.
+    the former's resolution, then the mean over the places (Lin et al. 2014, arXiv:1312.4400) and the logits.
 
     widths: filters of each stage; blocks: residual blocks in each; squeeze_excitation, skip_rate: of
-    `ResidualBlock`, the rate rising from the first block's, near 0, to the last one's; dropout:
-    probability, 0-1, of zeroing a mean. Images may be of any size that the poolings leave something of.
+    `ResidualBlock`, the rate rising from the first block's, near 0, to the last one's; places: the map is cut into
+    so many rows and columns, each with a mean of its own, since in aligned faces a place means something. Images may
+    be of any size that the poolings leave something of.
     """
 
     def __init__(
@@ -206,7 +207,7 @@ class StrongCNN(Sequential):
         blocks: tuple[int, ...] = (2, 2, 2),
         squeeze_excitation: bool = False,
         skip_rate: float = 0.0,
-        dropout: float = 0.0,
+        places: int = 1,
     ):
         layers, inputs, count = [], 1, 0
         for outputs, number in zip(widths, blocks, strict=True):
@@ -216,7 +217,7 @@ class StrongCNN(Sequential):
                 layers.append(ResidualBlock(outputs, True, squeeze_excitation, skip_rate * count / sum(blocks)))
             inputs = outputs
         super().__init__(
-            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *_dropout(dropout), nn.Linear(inputs, len(EMOTIONS))
+            *layers, nn.AdaptiveAvgPool2d(places), nn.Flatten(), nn.Linear(inputs * places**2, len(EMOTIONS))
         )
 
 

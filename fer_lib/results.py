@@ -20,7 +20,7 @@ from fer_lib.compare import (
 )
 from fer_lib.data import PROJECT, find_data, load_data, load_votes
 from fer_lib.ensemble import group_candidates, tabulate_pools
-from fer_lib.evaluate import collect_results, estimate_mean, format_markdown, tabulate_costs
+from fer_lib.evaluate import collect_results, estimate_mean, format_markdown, shorten_hardware, tabulate_costs
 from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.record import Run, read_published_runs
 
@@ -56,13 +56,20 @@ def tabulate_bench() -> pd.DataFrame:
     return table.assign(**{column: [f"{value:,.4g}" for value in table[column]] for column in ("`fer_lib`", "usual")})
 
 
+def describe_bench() -> str:
+    """Where it was measured, in a sentence."""
+    bench = read_bench()
+    return f"Medians on {shorten_hardware(bench['hardware'])}, {bench['threads']} threads, torch {bench['torch']}."
+
+
 def update_readme(text: str) -> str:
     """README.md with its tables made anew."""
     claims = tabulate_claims(read_verdicts())[["claim", "it says", "effect", "reported", "measured", "verdict"]]
     for name, table in {"results": tabulate_readme(choose_runs()), "claims": claims, "bench": tabulate_bench()}.items():
         start, end = START.format(name), END.format(name)
         before, rest = text.split(start)
-        text = f"{before}{start}\n\n{format_markdown(table)}\n\n{end}{rest.split(end)[1]}"
+        below = f"\n\n{describe_bench()}" * (name == "bench")
+        text = f"{before}{start}\n\n{format_markdown(table)}{below}\n\n{end}{rest.split(end)[1]}"
     return text
 
 

@@ -127,7 +127,7 @@ def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
     *ladder, top, wide, everything = (EXPERIMENTS[name] for name in list_ladder())
     additions = [EXPERIMENTS[name] for name in list_additions()]
     steps = [e.step for e in (*ladder, top, *additions, wide, everything)]
-    assert steps == [f"S{number}" for number in range(1, 15)]
+    assert steps == [f"S{number}" for number in range(1, 16)]
     lengths, sizes = {"epochs", "patience"}, {"options.widths", "options.blocks"}
     for before, after in [*zip(ladder, [*ladder[1:], top]), (top, wide), *((top, addition) for addition in additions)]:
         changes = list_changes(before, after)
@@ -138,7 +138,7 @@ def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
 
 
 def test_the_taught_network_differs_by_its_teachers_alone_and_all_of_them_exist():
-    alone, taught = EXPERIMENTS["s5_averaging"], EXPERIMENTS["s15_distilled"]
+    alone, taught = EXPERIMENTS["s5_averaging"], EXPERIMENTS["s16_distilled"]
     assert list_changes(alone, taught) == {"teachers"}
     assert set(taught.teachers) <= set(EXPERIMENTS)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fer_lib.explore import calc_mean_attention
-from fer_lib.models import MODELS, count_multiply_adds, count_parameters
+from fer_lib.models import MODELS, StrongCNN, count_multiply_adds, count_parameters
 from tests.conftest import PROJECT
 
 FIVE_LAYERS = 320 + 18_496 + 73_856 + 2 * 147_584 + 2 * (32 + 64 + 3 * 128) + 2 * 147_584 + 4 * 128
@@ -57,6 +57,12 @@ def test_a_model_maps_images_to_seven_logits(name):
 
 def test_parameter_counts_are_those_worked_out_by_hand(name):
     assert count_parameters(MODELS[name]()) == PARAMETERS[name]
+
+
+def test_nine_places_have_nine_times_the_weights_for_the_logits_and_take_small_images():
+    one, nine = StrongCNN(), StrongCNN(places=3)
+    assert count_parameters(nine) - count_parameters(one) == 8 * 256 * 7
+    assert nine(torch.rand(2, 1, 32, 32)).shape == (2, 7)
 
 
 def test_multiply_adds_are_those_worked_out_by_hand():

@@ -106,7 +106,7 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_verdicts([Verdict("A-C2", "accuracy", 0.03, Estimate(0.01, -0.01, 0.03, 3), "not confirmed", "")]),
         plots.plot_ladder({"Report A": [before, after], "Report B": [after]}),
         plots.plot_confusion_counts(
-            {name: np.diag([5] * 7) + np.eye(7, k=1, dtype=int) for name in ("A5", "B3", "S13")}
+            {name: np.diag([5] * 7) + np.eye(7, k=1, dtype=int) for name in ("A5", "B3", "S14")}
         ),
         plots.plot_effects({"A1": (before, [after, before]), "B1": (after, [before, after])}),
         plots.plot_accuracy_by_agreement([before, after], labels, np.arange(len(labels)) % 11 / 10),
