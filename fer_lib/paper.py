@@ -29,7 +29,7 @@ from fer_lib.evaluate import (
     shorten_hardware,
     tabulate_costs,
 )
-from fer_lib.experiments import Experiment, find_experiment
+from fer_lib.experiments import Experiment, find_experiment, list_treatments
 from fer_lib.models import count_multiply_adds
 from fer_lib.record import WEIGHTS, Run
 
@@ -200,6 +200,12 @@ class Records:
 
     def draw_gaps(self, caption: str, *names: str) -> str:
         return self._draw("gaps", caption, lambda: plots.plot_gaps([self.get_runs(name) for name in names]))
+
+    def draw_effects(self, caption: str, *names: str) -> str:
+        """What each treatment in the dispute changes in these networks."""
+        families = {self.step(name): [self.get_runs(kin) for kin in list_treatments(name)] for name in names}
+        groups = {step: (family[0], family[1:]) for step, family in families.items()}
+        return self._draw("effects", caption, lambda: plots.plot_effects(groups))
 
     def _draw(self, name: str, caption: str, draw: Callable) -> str:
         with plt.rc_context({"svg.hashsalt": name}):  # else the file differs each time

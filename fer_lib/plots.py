@@ -523,7 +523,7 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
             axes.plot([c.mean for c in changes], places, "o", color=colours[name], markersize=5, label=name)
             if metric == "test_accuracy":
                 top = int(np.argmax([c.mean for c in changes]))
-                best[name] = f"{_treatment(treated[top])} in {name} ({changes[top].format(sign=True)})"
+                best[name] = f"{_treatment(treated[top])} in {name} ({100 * changes[top].mean:+.1f})"
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}")
         axes.set_xlabel(f"{label}\n(points)", fontsize=8)
         axes.grid(axis="y", visible=False)
