@@ -41,6 +41,7 @@ def site(tmp_path_factory):
         "reports/facts.json",
         "reports/paper.md",
         "reports/paper.typ",
+        "reports/card.md",
     ):
         shutil.copy(PROJECT / name, copy / name)
     for name in ("runs", "sweeps", "verdicts"):
