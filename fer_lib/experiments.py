@@ -255,7 +255,7 @@ together, in a long training of the wide network."""
 
 _WIDER = _alter(_TOP, "s14_wider", "Six times the work", dict(options=WIDE))
 _ALL = _alter(
-    _climb(_WIDER, *_ADDITIONS)[-1], "s15_everything", "S6 to S13, 200 epochs", dict(epochs=200, patience=200)
+    _climb(_WIDER, *_ADDITIONS)[-1], "s15_everything", "S6 to S13, 100 epochs", dict(epochs=100, patience=100)
 )
 _TAUGHT = _alter(_TOP, "s16_distilled", "S5, taught by S14", dict(teachers=("s14_wider",)))
 
@@ -266,7 +266,7 @@ EXPERIMENTS = _by_name(
         *_dispute("da", _REPORTS["a5_deeper_head"], "plain", "all"),
         *_dispute("db", _REPORTS["b3_three_layer_resnet"]),
         *_LADDER,
-        *(_alter(_TOP, *addition) for addition in _ADDITIONS),
+        *(_alter(replace(_TOP, views=()), *addition) for addition in _ADDITIONS),
         _WIDER,
         _ALL,
         _TAUGHT,
