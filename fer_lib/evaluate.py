@@ -191,8 +191,8 @@ def tabulate_costs(runs: list) -> pd.DataFrame:
 
 def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0.65, 0.70)) -> pd.DataFrame:
     """Minutes of training until validation accuracy first reaches each share (0-1): a row a step, the median over
-    its runs, and how many of them get there if not all do. An epoch counts as at most twice the run's median one:
-    what is longer was a pause."""
+    its runs, how many of them get there if not all do, and the hardware, since minutes on one say nothing of another.
+    An epoch counts as at most twice the run's median one: what is longer was a pause."""
     rows = {}
     for runs in groups:
         row = {}
@@ -206,6 +206,7 @@ def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0
             told = f"{np.median(minutes):.1f}" if minutes else "—"
             few = f" ({len(minutes)} of {len(runs)} runs)" if 0 < len(minutes) < len(runs) else ""
             row[f"minutes to {share:.0%}"] = told + few
+        row["hardware"] = ", ".join(sorted({shorten_hardware(run.environment["hardware"]) for run in runs}))
         rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

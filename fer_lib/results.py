@@ -48,6 +48,13 @@ def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def describe_times(runs: list[Run]) -> str:
+    """What the times of `tabulate_readme` are measured on, in a sentence."""
+    costs = tabulate_costs(runs)
+    (common,) = costs.loc[costs["note"] == "", "hardware"].unique()
+    return f"Minutes beside which no machine is named are of one with {common}."
+
+
 def tabulate_bench() -> pd.DataFrame:
     """What `make bench` measured."""
     table = pd.DataFrame(read_bench()["rows"]).rename(
@@ -64,12 +71,17 @@ def describe_bench() -> str:
 
 def update_readme(text: str) -> str:
     """README.md with its tables made anew."""
-    claims = tabulate_claims(read_verdicts())[["claim", "it says", "effect", "reported", "measured", "verdict"]]
-    for name, table in {"results": tabulate_readme(choose_runs()), "claims": claims, "bench": tabulate_bench()}.items():
+    runs, claims = choose_runs(), tabulate_claims(read_verdicts())
+    parts = {
+        "results": (tabulate_readme(runs), describe_times(runs)),
+        "claims": (claims[["claim", "it says", "effect", "reported", "measured", "verdict"]], ""),
+        "bench": (tabulate_bench(), describe_bench()),
+    }
+    for name, (table, below) in parts.items():
         start, end = START.format(name), END.format(name)
         before, rest = text.split(start)
-        below = f"\n\n{describe_bench()}" * (name == "bench")
-        text = f"{before}{start}\n\n{format_markdown(table)}{below}\n\n{end}{rest.split(end)[1]}"
+        written = f"{format_markdown(table)}\n\n{below}".strip()
+        text = f"{before}{start}\n\n{written}\n\n{end}{rest.split(end)[1]}"
     return text
 
 

@@ -201,11 +201,14 @@ def test_accuracy_on_parts_of_the_test_split():
 def test_milestones_are_the_minutes_until_an_accuracy_is_first_reached():
     def make_run(seed, accuracies, seconds):
         history = pd.DataFrame({"validation_accuracy": accuracies, "seconds": seconds})
-        return SimpleNamespace(experiment=EXPERIMENTS["a1_baseline"], seed=seed, history=history)
+        environment = {"hardware": "Intel(R) Xeon(R) Processor with AMX"}
+        return SimpleNamespace(
+            experiment=EXPERIMENTS["a1_baseline"], seed=seed, history=history, environment=environment
+        )
 
     runs = [make_run(0, [0.5, 0.62, 0.60, 0.66], [60.0] * 4), make_run(1, [0.61, 0.6, 0.6], [999.0, 60.0, 60.0])]
     row = tabulate_milestones([runs]).loc["A1 Baseline"]
-    assert row.tolist() == ["2.0", "4.0 (1 of 2 runs)", "—"]
+    assert row.tolist() == ["2.0", "4.0 (1 of 2 runs)", "—", "Intel Xeon with AMX"]
 
 
 def test_views_are_told_beside_the_plain_image():
