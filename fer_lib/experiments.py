@@ -285,11 +285,6 @@ def list_additions() -> list[str]:
     return [name for name, _, _ in _ADDITIONS]
 
 
-def list_larger() -> list[str]:
-    """The wide network: the ladder's fifth step with it, then all additions on top."""
-    return [_WIDER.name, _ALL.name]
-
-
 def list_treatments(name: str) -> list[str]:
     """An experiment and its variants in the dispute, as many epochs each: untreated first, then one treatment each,
     then all together, then balanced."""
