@@ -231,7 +231,8 @@ def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
 
 
 def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
-    """A row an experiment: size, work, accuracies and macro F1 in percent with intervals, and cost."""
+    """A row an experiment: size, work, accuracies and macro F1 in percent with intervals, and cost, marked as
+    `describe_times` says."""
     rows, costs = {}, tabulate_costs(runs)
     for experiment in dict.fromkeys(run.experiment for run in runs):
         table = collect_results([run for run in runs if run.experiment == experiment])
@@ -243,8 +244,7 @@ def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
         columns = ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1")
         for column, label in zip(columns, ("train", "validation", "test", "test macro F1")):
             row[label] = estimate_mean(table[column]).format()
-        row["s an epoch"] = f"{costs.loc[experiment.name, 'epoch_seconds']:.0f}"
-        row["hardware"] = costs.loc[experiment.name, "hardware"]
+        row["s an epoch"] = f"{costs.loc[experiment.name, 'epoch_seconds']:.0f}{costs.loc[experiment.name, 'mark']}"
         rows[f"{experiment.step} {experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -175,7 +175,7 @@ COSTS = ["epoch_seconds", "typical_minutes", "typical_speed"]
 
 def tabulate_costs(runs: list) -> pd.DataFrame:
     """What a run of each experiment takes, a row an experiment, by name: medians of what `measure_cost` gives, the
-    `hardware` they are of, and a `note`, " (AMD EPYC with AVX-512)", on hardware that is not the others'.
+    `hardware` they are of, and, if it is not the others', a `note`, " (AMD EPYC with AVX-512)", and a `mark`, "*".
 
     What different machines take cannot be compared: runs count if they were on the hardware that most of these
     experiments have a run on; an experiment with none there is measured where most of its own were."""
@@ -185,8 +185,17 @@ def tabulate_costs(runs: list) -> pd.DataFrame:
     for name, group in table.groupby("experiment", sort=False):
         hardware = common if common in group["hardware"].to_numpy() else group["hardware"].mode()[0]
         costs = group.loc[group["hardware"] == hardware, COSTS].median()
-        rows[name] = {**costs, "hardware": hardware, "note": "" if hardware == common else f" ({hardware})"}
+        note, mark = ("", "") if hardware == common else (f" ({hardware})", "*")
+        rows[name] = {**costs, "hardware": hardware, "note": note, "mark": mark}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def describe_times(runs: list) -> str:
+    """What the times are of that a table of these runs has with the marks of `tabulate_costs`, in a sentence."""
+    costs = tabulate_costs(runs)
+    common, marked = (costs.loc[costs["mark"] == mark, "hardware"].unique() for mark in ("", "*"))
+    others = f", those with * on {' or '.join(marked)}; the two cannot be compared" if len(marked) else ""
+    return f"Times are measured on {common[0]}{others}."
 
 
 def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0.65, 0.70)) -> pd.DataFrame:

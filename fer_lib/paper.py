@@ -23,6 +23,7 @@ from fer_lib.evaluate import (
     Estimate,
     collect_results,
     compare_runs,
+    describe_times,
     estimate_mean,
     format_markdown,
     measure_cost,
@@ -82,9 +83,12 @@ class Records:
         return _format_table(self.ledger(), {"claim": 7} | columns)
 
     def show_experiments(self) -> str:
-        table = compare.tabulate_experiments(self.runs).drop(columns=["hardware", "runs"])
+        table = compare.tabulate_experiments(self.runs).drop(columns="runs")
         widths = dict.fromkeys(table.columns, 10) | {"parameters": 11}
         return _format_table(table.reset_index(names="step"), {"step": 24} | widths)
+
+    def describe_times(self) -> str:
+        return describe_times(self.runs).replace("*", "\\*")
 
     def show_pairs(self) -> str:
         table = compare.format_pairs(compare.test_pairs(compare.read_pairs()))

@@ -20,7 +20,14 @@ from fer_lib.compare import (
 )
 from fer_lib.data import PROJECT, find_data, load_data, load_votes
 from fer_lib.ensemble import group_candidates, tabulate_pools
-from fer_lib.evaluate import collect_results, estimate_mean, format_markdown, shorten_hardware, tabulate_costs
+from fer_lib.evaluate import (
+    collect_results,
+    describe_times,
+    estimate_mean,
+    format_markdown,
+    shorten_hardware,
+    tabulate_costs,
+)
 from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.record import Run, read_published_runs
 
@@ -43,16 +50,9 @@ def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
         for column in ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1"):
             label = column.removesuffix("_accuracy").removesuffix("_accuracy_clean").replace("test_macro_f1", "test F1")
             row[label] = estimate_mean([run.results[column] for run in mine]).format()
-        row["min a run"] = f"{costs.loc[experiment.name, 'typical_minutes']:.1f}{costs.loc[experiment.name, 'note']}"
+        row["min a run"] = f"{costs.loc[experiment.name, 'typical_minutes']:.1f}{costs.loc[experiment.name, 'mark']}"
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def describe_times(runs: list[Run]) -> str:
-    """What the times of `tabulate_readme` are measured on, in a sentence."""
-    costs = tabulate_costs(runs)
-    (common,) = costs.loc[costs["note"] == "", "hardware"].unique()
-    return f"Minutes beside which no machine is named are of one with {common}."
 
 
 def tabulate_bench() -> pd.DataFrame:

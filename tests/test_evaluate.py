@@ -17,6 +17,7 @@ from fer_lib.evaluate import (
     calc_reliability,
     compare_sensitivity,
     describe_aim,
+    describe_times,
     estimate_difference,
     estimate_matched_accuracy,
     estimate_mean,
@@ -267,3 +268,8 @@ def test_costs_are_compared_on_one_machine():
     assert table["epoch_seconds"].tolist() == [30, 60, 120] and table["typical_minutes"].tolist() == [1, 2, 4]
     assert table["note"].tolist() == ["", "", " (AMD EPYC with AVX-512)"]
     assert table["hardware"].tolist() == ["Intel Xeon with AMX"] * 2 + ["AMD EPYC with AVX-512"]
+    assert table["mark"].tolist() == ["", "", "*"]
+    told = (
+        "Times are measured on Intel Xeon with AMX, those with * on AMD EPYC with AVX-512; the two cannot be compared."
+    )
+    assert describe_times(runs) == told and describe_times(runs[:3]) == "Times are measured on Intel Xeon with AMX."
