@@ -178,7 +178,11 @@ def tabulate_costs(runs: list) -> pd.DataFrame:
     `hardware` they are of, and, if it is not the others', a `note`, " (AMD EPYC with AVX-512)", and a `mark`, "*".
 
     What different machines take cannot be compared: runs count if they were on the hardware that most of these
-    experiments have a run on; an experiment with none there is measured where most of its own were."""
+    experiments have a run on; an experiment with none there is measured where most of its own were.
+
+    Raises ValueError if there are no runs."""
+    if not runs:
+        raise ValueError("no experiment has so many runs on record; ask for fewer")
     table, rows = collect_results(runs), {}
     table["hardware"] = table["hardware"].map(shorten_hardware)
     common = table.groupby("hardware", sort=False)["experiment"].nunique().idxmax()

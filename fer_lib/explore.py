@@ -52,7 +52,11 @@ def calc_mean_faces(split: Split) -> np.ndarray:
 
 
 def pick_images(split: Split, count: int) -> Split:
-    """The first so many images of each class of a split, or all that there are, in the split's order."""
+    """The first so many images of each class of a split, or all that there are, in the split's order.
+
+    Raises ValueError for less than one."""
+    if count < 1:
+        raise ValueError(f"{count} images of each class are too few; pick at least 1")
     chosen = np.sort(np.concatenate([np.flatnonzero(split.labels == label)[:count] for label in range(len(EMOTIONS))]))
     return replace(split, images=split.images[chosen], labels=split.labels[chosen], rows=split.rows[chosen])
 

@@ -101,7 +101,9 @@ def get_runs(
     """Read back the runs that are on record with this very config and data; train the others.
 
     retrain: train in any case, and replace what is on record. A run that another process is training is
-    waited for. Returns a run a seed."""
+    waited for. Returns a run a seed. Raises ValueError unless the seeds are different whole numbers of at least 0."""
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"seeds: {seeds}, expected one or more different whole numbers of at least 0")
     runs = []
     for seed in seeds:
         run = None if retrain else record.read_run(experiment, dataset, seed)

@@ -52,3 +52,5 @@ def test_the_first_images_of_each_class_are_picked(drawn):
     assert np.array_equal(few.images, drawn.test.images[places])
     assert places[few.labels == 2].tolist() == np.flatnonzero(drawn.test.labels == 2)[:2].tolist()
     assert len(pick_images(drawn.test, 10**6)) == len(drawn.test)
+    with pytest.raises(ValueError, match="pick at least 1"):
+        pick_images(drawn.test, 0)

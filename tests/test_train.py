@@ -168,6 +168,12 @@ def test_a_run_on_record_is_read_back_and_retrain_trains(brief, small, monkeypat
     assert len(trained) == 1
 
 
+@pytest.mark.parametrize("seeds", [[], [0, 0], [-1]])
+def test_seeds_that_tell_nothing_apart_are_refused(brief, small, seeds):
+    with pytest.raises(ValueError, match="one or more different whole numbers of at least 0"):
+        train.get_runs(brief, small, seeds)
+
+
 def test_two_processes_cannot_train_the_same_run(brief, small):
     with record.claim(record.find_folder(brief, small.name, 0)):
         with pytest.raises(RuntimeError, match="is being trained by another process"):
