@@ -928,7 +928,8 @@ def plot_answers(
         bars.invert_yaxis()
         bars.grid(visible=False)
     told = [f"{EMOTIONS[shares.argmax()]} ({shares.max():.0%})" for shares in answers]
-    _set_title(figure, f"It would call these faces {join_names(told)}" if told else "No face was found in this picture")
+    these = "this face" if len(told) == 1 else "these faces"
+    _set_title(figure, f"It would call {these} {join_names(told)}" if told else "No face was found in this picture")
     return figure
 
 

@@ -147,4 +147,5 @@ def test_faces_are_told_and_drawn_however_many(picture, count):
     figure = plots.plot_answers(picture, boxes, faces, answers, np.ones((count, 48, 48)))
     title = figure.get_suptitle()
     assert title == "No face was found in this picture" if count == 0 else title.count("Happy (24%)") == count
+    assert ("this face Happy" in title) == (count == 1)
     assert len(figure.axes) == 1 + 3 * count
