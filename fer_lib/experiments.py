@@ -276,8 +276,8 @@ EXPERIMENTS = _by_name(
 
 
 def list_ladder() -> list[str]:
-    """The way to the strong model with a small network, each step on top of the one before."""
-    return [experiment.name for experiment in _LADDER]
+    """The way to the strong model, each step on top of the one before: with a small network, the last with a large."""
+    return [experiment.name for experiment in (*_LADDER, _WIDER)]
 
 
 def list_additions() -> list[str]:
