@@ -248,14 +248,14 @@ _ADDITIONS = (
     ("s10_squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
     ("s11_stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
     ("s12_small_first", "Small images first", dict(recipe=dict(small_share=0.5))),
-    ("s13_places", "Means by ninths", dict(options=dict(places=3))),
 )
 """What a network may be too small, or its training too short, to gain by: each is tried alone on top of S5, and all
 together, in a long training of the wide network."""
 
+_LONGER = _alter(_TOP, "s13_longer", "Twice as long", dict(epochs=80, patience=80))
 _WIDER = _alter(_TOP, "s14_wider", "Six times the work", dict(options=WIDE))
 _ALL = _alter(
-    _climb(_WIDER, *_ADDITIONS)[-1], "s15_everything", "S6 to S13, 100 epochs", dict(epochs=100, patience=100)
+    _climb(_WIDER, *_ADDITIONS)[-1], "s15_everything", "S6 to S12, 100 epochs", dict(epochs=100, patience=100)
 )
 _TAUGHT = _alter(_TOP, "s16_distilled", "S5, taught by S14", dict(teachers=("s14_wider",)))
 
@@ -267,6 +267,7 @@ EXPERIMENTS = _by_name(
         *_dispute("db", _REPORTS["b3_three_layer_resnet"]),
         *_LADDER,
         *(_alter(replace(_TOP, views=()), *addition) for addition in _ADDITIONS),
+        _LONGER,
         _WIDER,
         _ALL,
         _TAUGHT,

@@ -196,9 +196,8 @@ class StrongCNN(Sequential):
     the former's resolution, then the mean over the places (Lin et al. 2014, arXiv:1312.4400) and the logits.
 
     widths: filters of each stage; blocks: residual blocks in each; squeeze_excitation, skip_rate: of
-    `ResidualBlock`, the rate rising from the first block's, near 0, to the last one's; places: the map is cut into
-    so many rows and columns, each with a mean of its own, since in aligned faces a place means something. Images may
-    be of any size that the poolings leave something of.
+    `ResidualBlock`, the rate rising from the first block's, near 0, to the last one's. Images may be of any size that
+    the poolings leave something of.
     """
 
     def __init__(
@@ -207,7 +206,6 @@ class StrongCNN(Sequential):
         blocks: tuple[int, ...] = (2, 2, 2),
         squeeze_excitation: bool = False,
         skip_rate: float = 0.0,
-        places: int = 1,
     ):
         layers, inputs, count = [], 1, 0
         for outputs, number in zip(widths, blocks, strict=True):
@@ -216,9 +214,7 @@ class StrongCNN(Sequential):
                 count += 1
                 layers.append(ResidualBlock(outputs, True, squeeze_excitation, skip_rate * count / sum(blocks)))
             inputs = outputs
-        super().__init__(
-            *layers, nn.AdaptiveAvgPool2d(places), nn.Flatten(), nn.Linear(inputs * places**2, len(EMOTIONS))
-        )
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, len(EMOTIONS)))
 
 
 POOLINGS = 3  # more would leave report B's deeper networks a map of a single place

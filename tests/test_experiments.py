@@ -125,15 +125,16 @@ def list_changes(before, after):
 
 def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
     *ladder, top, wide = (EXPERIMENTS[name] for name in list_ladder())
-    everything = EXPERIMENTS["s15_everything"]
+    longer, everything = EXPERIMENTS["s13_longer"], EXPERIMENTS["s15_everything"]
     additions = [EXPERIMENTS[name] for name in list_additions()]
-    steps = [e.step for e in (*ladder, top, *additions, wide, everything)]
+    steps = [e.step for e in (*ladder, top, *additions, longer, wide, everything)]
     assert steps == [f"S{number}" for number in range(1, 16)]
     lengths, sizes = {"epochs", "patience"}, {"options.widths", "options.blocks"}
     for before, after in [*zip(ladder, [*ladder[1:], top]), (top, wide), *((top, addition) for addition in additions)]:
         changes = list_changes(before, after)
         single = len(changes - lengths) == 1  # a cycle has its length
         assert single or changes == sizes, (after.name, changes)
+    assert list_changes(top, longer) == lengths
     added = set().union(*(list_changes(top, addition) for addition in additions))
     assert list_changes(wide, everything) == added | lengths
 
