@@ -86,9 +86,17 @@ def choose_hardware() -> Hardware:
         text = Path("/proc/cpuinfo").read_text()
         for flag, words in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")):
             if re.search(rf"^flags\b.*\b{flag}\b", text, re.M):
-                name = re.search(r"^model name\s*: (.*)", text, re.M)[1]
-                return Hardware(torch.device("cpu"), f"{name} with {words}", *fast)
+                return Hardware(torch.device("cpu"), f"{name_processor(text)} with {words}", *fast)
     return Hardware(torch.device("cpu"), f"{platform.machine()} CPU", *plain)
+
+
+def name_processor(text: str) -> str:
+    """A CPU's name, from the text of /proc/cpuinfo. Virtual machines hide the number in it, and then one name
+    stands for CPUs of which one is twice as fast as another: the name gets the numbers of family and model."""
+    name, family, model = (
+        re.search(rf"^{key}\s*: (.*)", text, re.M)[1] for key in ("model name", "cpu family", "model")
+    )
+    return name if re.search(r"\d", name) else f"{name} (family {family}, model {model})"
 
 
 def get_runs(

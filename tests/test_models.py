@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fer_lib.explore import calc_mean_attention
-from fer_lib.models import MODELS, StrongCNN, count_multiply_adds, count_parameters
+from fer_lib.models import MODELS, count_multiply_adds, count_parameters
 from tests.conftest import PROJECT
 
 FIVE_LAYERS = 320 + 18_496 + 73_856 + 2 * 147_584 + 2 * (32 + 64 + 3 * 128) + 2 * 147_584 + 4 * 128

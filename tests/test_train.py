@@ -323,3 +323,15 @@ def test_the_first_gradients_are_those_of_the_untrained_network(small):
     assert list(table.columns) == [f"gradient_norm/{name}" for name in weights] and list(table.index) == [3, 4]
     for name, weight in weights.items():
         assert table.loc[3, f"gradient_norm/{name}"] == pytest.approx(weight.grad.norm().item(), rel=1e-2), name
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("AMD EPYC", "AMD EPYC (family 25, model 17)"),  # a virtual machine's
+        ("AMD EPYC 9654 96-Core Processor", "AMD EPYC 9654 96-Core Processor"),
+    ],
+)
+def test_processors_of_different_speed_have_different_names(told, name):
+    text = f"processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {told}\n"
+    assert train.name_processor(text) == name
