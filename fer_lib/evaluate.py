@@ -75,6 +75,23 @@ def estimate_difference(before, after) -> Estimate:
     return estimate_mean(np.subtract(after, before))
 
 
+def estimate_shift(before, after, *alike) -> Estimate:
+    """Mean of `after` less mean of `before`, not paired, with Student's t interval from the standard deviation that
+    is common to the groups `alike`; all of them lists of one value a run.
+
+    For where there are too few runs for an interval of their own, and they can be taken to scatter as those do. Its
+    bounds are NaN if each group has one value."""
+    from scipy import stats  # here, so that training needs no scipy
+
+    shift, groups = float(np.mean(after) - np.mean(before)), [np.asarray(values, float) for values in alike]
+    freedom = sum(len(values) - 1 for values in groups)
+    if freedom == 0:
+        return Estimate(shift, np.nan, np.nan, len(after))
+    deviation = np.sqrt(sum(((values - values.mean()) ** 2).sum() for values in groups) / freedom)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * deviation * np.sqrt(1 / len(before) + 1 / len(after))
+    return Estimate(shift, float(shift - half), float(shift + half), len(after))
+
+
 def test_mcnemar(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> float:
     """p-value of McNemar's exact test (1947, doi:10.1007/BF02295996) that two runs err equally often.
 
@@ -398,6 +415,12 @@ def compare_runs(before: list, after: list, metric: str) -> Estimate:
     """How much a metric of `collect_results` changes from one step to another, paired by seed."""
     tables = (collect_results(runs).set_index("seed")[metric] for runs in (before, after))
     return estimate_difference(*tables)
+
+
+def compare_with_control(control: list, runs: list, metric: str, alike: list[list]) -> Estimate:
+    """How much a metric of `collect_results` is above a control's in the mean; the interval is from the scatter
+    within the groups of runs `alike`, since a single run has none of its own."""
+    return estimate_shift(*(collect_results(group)[metric] for group in (control, runs, *alike)))
 
 
 def describe_test_change(before: list, after: list, labels: np.ndarray) -> str:

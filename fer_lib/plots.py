@@ -23,6 +23,7 @@ from fer_lib.evaluate import (
     calc_reliability,
     collect_results,
     compare_runs,
+    compare_with_control,
     estimate_accuracy,
     estimate_difference,
     estimate_mean,
@@ -659,13 +660,15 @@ def plot_ladder(reports: dict[str, list[list]]) -> Figure:
     return figure
 
 
-def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
+def plot_gains(pairs: list[tuple[list, list]], alike: list[list] | None = None) -> Figure:
     """What each step brings over the one that it changes, on validation and test: the mean over seeds, paired, with
-    95% interval. pairs: the runs of the step before and of the step in question."""
+    95% interval. pairs: the runs of the step before and of the step in question; alike: groups of runs from whose
+    scatter the intervals are taken, by `compare_with_control`, where the steps in question have a run each."""
     figure, axes = _make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(pairs)))
     axes.axvline(0, color="black", linewidth=0.8)
     for split, offset in (("validation", -0.13), ("test", 0.13)):
-        gains = [compare_runs(*pair, f"{split}_accuracy") for pair in pairs]
+        metric = f"{split}_accuracy"
+        gains = [compare_with_control(*pair, metric, alike) if alike else compare_runs(*pair, metric) for pair in pairs]
         places, colour = np.arange(len(gains)) + offset, SPLIT_COLOURS[split]
         axes.hlines(places, [gain.low for gain in gains], [gain.high for gain in gains], color=colour, linewidth=2)
         axes.plot([gain.mean for gain in gains], places, "o", color=colour, label=f"{split}: mean, 95% interval")

@@ -21,6 +21,7 @@ from fer_lib.evaluate import (
     estimate_difference,
     estimate_matched_accuracy,
     estimate_mean,
+    estimate_shift,
     fit_temperature,
     judge_absence,
     judge_effect,
@@ -76,6 +77,21 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered = [e.low < 0 < e.high for e in (estimate_mean(rng.normal(size=3)) for _ in range(2000))]
     assert 0.935 < np.mean(covered) < 0.965
+
+
+def test_one_run_against_three_is_judged_by_the_scatter_of_others():
+    """Two groups of three with standard deviations 1 and 2: the root of 2.5 pooled, with 4 degrees of freedom."""
+    shift = estimate_shift([1, 2, 3], [5], [1, 2, 3], [2, 4, 6])
+    assert shift.mean == 3 and shift.runs == 1
+    assert shift.high - 3 == 3 - shift.low == pytest.approx(2.7764 * np.sqrt(2.5 * (1 / 3 + 1)), abs=1e-3)
+    assert np.isnan(estimate_shift([1], [2], [1], [4]).low)
+
+
+def test_the_interval_of_one_run_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    drawn = [rng.normal(size=(4, 3)) for _ in range(2000)]
+    shifts = [estimate_shift(groups[0], rng.normal(size=1), *groups) for groups in drawn]
+    assert 0.935 < np.mean([shift.low < 0 < shift.high for shift in shifts]) < 0.965
 
 
 @pytest.mark.parametrize(
