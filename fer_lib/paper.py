@@ -23,6 +23,7 @@ from fer_lib.evaluate import (
     Estimate,
     collect_results,
     compare_runs,
+    compare_with_control,
     describe_times,
     estimate_mean,
     format_markdown,
@@ -30,7 +31,7 @@ from fer_lib.evaluate import (
     shorten_hardware,
     tabulate_costs,
 )
-from fer_lib.experiments import Experiment, find_experiment, list_treatments
+from fer_lib.experiments import Experiment, find_experiment, list_additions, list_ladder, list_treatments
 from fer_lib.models import count_multiply_adds
 from fer_lib.record import WEIGHTS, Run
 
@@ -61,6 +62,17 @@ class Records:
     def change(self, before: str, after: str, metric: str = "validation_accuracy") -> str:
         """What one step changes over another: "+2.7 points (95% interval +0.4 to +4.9)"."""
         return _format_points(compare_runs(self.get_runs(before), self.get_runs(after), metric))
+
+    def list_additions(self) -> str:
+        """What each addition to the small network brings on validation, in points ± half the 95% interval:
+        "zoom (-0.9 ± 0.9) and light (+0.4 ± 0.9)"."""
+        *before, alone, _ = map(self.get_runs, list_ladder())
+        gains = {}
+        for name in list_additions():
+            runs = [run for run in compare.choose_runs(at_least=1) if run.experiment.name == name]
+            gain = compare_with_control(alone, runs, "validation_accuracy", [*before, alone])
+            gains[find_experiment(name).title.lower()] = gain.format(sign=True)
+        return plots.join_names([f"{title} ({gain})" for title, gain in gains.items()])
 
     def effect(self, claim: str, quantity: str) -> str:
         """A measured effect, with its interval and what it says of the claim; quantity: how its name begins."""
