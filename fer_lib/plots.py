@@ -682,8 +682,9 @@ def plot_gains(pairs: list[tuple[list, list]], alike: list[list] | None = None) 
     axes.set_ylim(len(gains) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    told = f"{len(helping)} gain beyond chance on validation" + f": {join_names(helping)}" * bool(helping)
-    _set_title(figure, f"Of {len(gains)} steps, {told}")
+    many = f"{len(helping)} gain" if helping else "none gains"
+    told = f": {join_names(helping)}" if helping else ""
+    _set_title(figure, f"Of {len(gains)} steps, {many} beyond chance on validation{told}")
     return figure
 
 
