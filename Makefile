@@ -3,7 +3,7 @@
 # make full     also train every published run that is not on record (needs FER2013)
 # make search   train the trials of report B's searches (needs FER2013)
 # make publish  execute notebooks/ in place on FER2013, with their defaults
-# make results  write reports/results.csv, report.pdf and the README's tables from the records
+# make results  write reports/results.csv, report.pdf, and the README's summary and tables from the records
 # make bench    time reading, loading and training against what is usual
 # make lock     compile requirements.txt anew from pyproject.toml
 #

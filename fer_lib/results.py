@@ -1,5 +1,5 @@
-"""Write what is made from the records: reports/results.csv, the tables in README.md, and, where FER2013 is at
-hand, reports/pairs.csv, reports/confusions.json and reports/facts.json, which need its images and labels.
+"""Write what is made from the records: reports/results.csv, the summary and the tables in README.md, and, where
+FER2013 is at hand, reports/pairs.csv, reports/confusions.json and reports/facts.json, which need its images and labels.
 
 python -m fer_lib.results
 """
@@ -29,6 +29,7 @@ from fer_lib.evaluate import (
     tabulate_costs,
 )
 from fer_lib.explore import collect_facts, list_subsets
+from fer_lib.paper import REPORTS, fill_in
 from fer_lib.record import Run, read_published_runs
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
@@ -70,24 +71,25 @@ def describe_bench() -> str:
 
 
 def update_readme(text: str) -> str:
-    """README.md with its tables made anew."""
+    """README.md with its summary and its tables made anew."""
     runs, claims = choose_runs(), tabulate_claims(read_verdicts())
+    ledger = claims[["claim", "it says", "effect", "reported", "measured", "verdict"]]
     parts = {
-        "results": (tabulate_readme(runs), describe_times(runs)),
-        "claims": (claims[["claim", "it says", "effect", "reported", "measured", "verdict"]], ""),
-        "bench": (tabulate_bench(), describe_bench()),
+        "summary": fill_in((REPORTS / "summary.md").read_text(encoding="utf-8"), REPORTS),
+        "results": f"{format_markdown(tabulate_readme(runs))}\n\n{describe_times(runs)}",
+        "claims": format_markdown(ledger),
+        "bench": f"{format_markdown(tabulate_bench())}\n\n{describe_bench()}",
     }
-    for name, (table, below) in parts.items():
+    for name, part in parts.items():
         start, end = START.format(name), END.format(name)
         before, rest = text.split(start)
-        written = f"{format_markdown(table)}\n\n{below}".strip()
-        text = f"{before}{start}\n\n{written}\n\n{end}{rest.split(end)[1]}"
+        text = f"{before}{start}\n\n{part.strip()}\n\n{end}{rest.split(end)[1]}"
     return text
 
 
 def main() -> None:
     runs = read_published_runs()
-    collect_results(runs).to_csv(PROJECT / "reports" / "results.csv", index=False, lineterminator="\n")
+    collect_results(runs).to_csv(REPORTS / "results.csv", index=False, lineterminator="\n")
     if find_data() is None:
         print(
             "pairs.csv, confusions.json and facts.json in reports/ stay as they were: they need FER2013 (set FER_DATA)"
@@ -95,9 +97,9 @@ def main() -> None:
     else:
         dataset, whole = load_data(), choose_runs()
         labels, votes = dataset.test.labels, load_votes(dataset)
-        count_pairs(whole, labels).to_csv(PROJECT / "reports" / "pairs.csv", index=False, lineterminator="\n")
+        count_pairs(whole, labels).to_csv(REPORTS / "pairs.csv", index=False, lineterminator="\n")
         counts = "".join(f',\n"{name}": {matrix}' for name, matrix in count_confusions(whole, labels).items())
-        (PROJECT / "reports" / "confusions.json").write_text("{" + counts.removeprefix(",") + "\n}\n")
+        (REPORTS / "confusions.json").write_text("{" + counts.removeprefix(",") + "\n}\n")
         if votes is None:
             print("reports/facts.json stays as it was: it needs FER+'s votes (set FER_VOTES)")
         else:
@@ -107,7 +109,7 @@ def main() -> None:
             facts["mirrored"] = judge_mirrored(whole, both)
             facts["ensembles"] = tabulate_pools(group_candidates(whole), both).to_dict("index")
             facts = json.dumps(facts, indent=2, ensure_ascii=False)
-            (PROJECT / "reports" / "facts.json").write_text(facts + "\n")
+            (REPORTS / "facts.json").write_text(facts + "\n")
     readme = PROJECT / "README.md"
     readme.write_text(update_readme(readme.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{len(runs)} runs: what reports/ and README.md say of them is up to date")

@@ -42,6 +42,7 @@ def site(tmp_path_factory):
         "reports/paper.md",
         "reports/paper.typ",
         "reports/card.md",
+        "reports/summary.md",
     ):
         shutil.copy(PROJECT / name, copy / name)
     for name in ("runs", "sweeps", "verdicts"):
