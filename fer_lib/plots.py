@@ -931,10 +931,20 @@ def plot_answers(
         bars.tick_params(axis="y", labelsize=7)
         bars.invert_yaxis()
         bars.grid(visible=False)
-    told = [f"{EMOTIONS[shares.argmax()]} ({shares.max():.0%})" for shares in answers]
-    these = "this face" if len(told) == 1 else "these faces"
-    _set_title(figure, f"It would call {these} {join_names(told)}" if told else "No face was found in this picture")
+    _set_title(figure, _tell_answers(answers))
     return figure
+
+
+def _tell_answers(answers: np.ndarray) -> str:
+    """What the network would call some faces; probabilities (N, 7). Each of a few, or how many it would call what."""
+    if len(answers) == 0:
+        return "No face was found in this picture"
+    if len(answers) > 4:
+        counts = np.bincount(answers.argmax(1), minlength=len(EMOTIONS))
+        told = [f"{counts[place]} {EMOTIONS[place]}" for place in np.argsort(-counts, kind="stable") if counts[place]]
+        return f"Of {len(answers)} faces it would call {join_names(told)}"
+    told = [f"{EMOTIONS[shares.argmax()]} ({shares.max():.0%})" for shares in answers]
+    return f"It would call {'this face' if len(told) == 1 else 'these faces'} {join_names(told)}"
 
 
 def _chance_of_best(size: int, count: int) -> np.ndarray:
