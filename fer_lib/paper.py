@@ -260,7 +260,9 @@ def make_pdf(text: str, folder: Path, target: Path) -> None:
     source = folder / "paper.typ"
     options = [f"--template={REPORTS / 'paper.typ'}", "--shift-heading-level-by=-1", "--columns=400"]
     pypandoc.convert_text(text, "typst", "markdown-citations", extra_args=options, outputfile=str(source))
-    typst.compile(str(source), output=str(target), root=str(folder), ignore_system_fonts=True, timestamp=0)
+    # With tags, where a page ends can be an "internal error" (github.com/typst/typst/issues/8487); the site has them.
+    options = {"ignore_system_fonts": True, "timestamp": 0, "pdf_tags": False}
+    typst.compile(str(source), output=str(target), root=str(folder), **options)
 
 
 def main() -> None:
