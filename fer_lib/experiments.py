@@ -249,15 +249,24 @@ _ADDITIONS = (
     ("s11_stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
     ("s12_small_first", "Small images first", dict(recipe=dict(small_share=0.5))),
 )
-"""What a network may be too small, or its training too short, to gain by: each is tried alone on top of S5, and all
-together, in a long training of the wide network."""
+"""What a network may be too small, or its training too short, to gain by: each is tried alone on top of S5."""
 
 _LONGER = _alter(_TOP, "s13_longer", "Twice as long", dict(epochs=80, patience=80))
-_WIDER = _alter(_TOP, "s14_wider", "Six times the work", dict(options=WIDE))
-_ALL = _alter(
-    _climb(_WIDER, *_ADDITIONS)[-1], "s15_everything", "S6 to S12, 100 epochs", dict(epochs=100, patience=100)
+_TAUGHT = _alter(_TOP, "s16_distilled", "Taught by S14", dict(teachers=("s14_wider",)))
+_MOMENTUM = _alter(
+    _TOP, "s17_momentum", "Momentum", dict(learning_rate=0.1, recipe=dict(optimizer="sgd", weight_decay=5e-4))
 )
-_TAUGHT = _alter(_TOP, "s16_distilled", "S5, taught by S14", dict(teachers=("s14_wider",)))
+_WIDER = _alter(_TOP, "s14_wider", "Six times the work", dict(options=WIDE))
+_KINDS = ("s6_zoom", "s7_light", "s8_erasing", "s12_small_first")
+"""What the large network, which learns most of its images by heart, is given besides: more kinds of images, and small
+ones first, which pay for the epochs that this asks for. The other additions cost time or, as mixup, soften the labels,
+which label smoothing does already."""
+_VARIED = _alter(
+    _climb(_WIDER, *(addition for addition in _ADDITIONS if addition[0] in _KINDS))[-1],
+    "s15_more_varied",
+    "Longer, more varied",
+    dict(epochs=60, patience=60),
+)
 
 
 EXPERIMENTS = _by_name(
@@ -269,8 +278,9 @@ EXPERIMENTS = _by_name(
         *(_alter(replace(_TOP, views=()), *addition) for addition in _ADDITIONS),
         _LONGER,
         _WIDER,
-        _ALL,
+        _VARIED,
         _TAUGHT,
+        _MOMENTUM,
     )
 )
 """Every experiment by name: the reports' in their order, the dispute's, the way to the strong model."""
@@ -282,8 +292,9 @@ def list_ladder() -> list[str]:
 
 
 def list_additions() -> list[str]:
-    """What is tried on top of the ladder's fifth step, one thing each."""
-    return [name for name, _, _ in _ADDITIONS]
+    """What is tried on top of the ladder's fifth step, one thing each: additions to the images, the recipe or the
+    network, then more epochs."""
+    return [*(name for name, _, _ in _ADDITIONS), _LONGER.name]
 
 
 def list_treatments(name: str) -> list[str]:

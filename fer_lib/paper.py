@@ -71,7 +71,8 @@ class Records:
         for name in list_additions():
             runs = [run for run in compare.choose_runs(at_least=1) if run.experiment.name == name]
             gain = compare_with_control(alone, runs, "validation_accuracy", [*before, alone])
-            gains[find_experiment(name).title.lower()] = gain.format(sign=True)
+            title = find_experiment(name).title
+            gains[title[0].lower() + title[1:]] = gain.format(sign=True)
         return plots.join_names([f"{title} ({gain})" for title, gain in gains.items()])
 
     def effect(self, claim: str, quantity: str) -> str:

@@ -125,24 +125,19 @@ def list_changes(before, after):
 
 def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
     *ladder, top, wide = (EXPERIMENTS[name] for name in list_ladder())
-    longer, everything = EXPERIMENTS["s13_longer"], EXPERIMENTS["s15_everything"]
     additions = [EXPERIMENTS[name] for name in list_additions()]
-    steps = [e.step for e in (*ladder, top, *additions, longer, wide, everything)]
-    assert steps == [f"S{number}" for number in range(1, 16)]
+    varied, taught, momentum = (EXPERIMENTS[name] for name in ("s15_more_varied", "s16_distilled", "s17_momentum"))
+    steps = [e.step for e in (*ladder, top, *additions, wide, varied, taught, momentum)]
+    assert steps == [f"S{number}" for number in range(1, 18)]
     lengths, sizes = {"epochs", "patience"}, {"options.widths", "options.blocks"}
     for before, after in [*zip(ladder, [*ladder[1:], top]), (top, wide), *((top, addition) for addition in additions)]:
         changes = list_changes(before, after)
         single = len(changes - lengths) == 1  # a cycle has its length
-        assert single or changes == sizes, (after.name, changes)
-    assert list_changes(top, longer) == lengths
-    added = set().union(*(list_changes(top, addition) for addition in additions))
-    assert list_changes(wide, everything) == added | lengths
-
-
-def test_the_taught_network_differs_by_its_teachers_alone_and_all_of_them_exist():
-    alone, taught = EXPERIMENTS["s5_averaging"], EXPERIMENTS["s16_distilled"]
-    assert list_changes(alone, taught) == {"teachers"}
-    assert set(taught.teachers) <= set(EXPERIMENTS)
+        assert single or changes in (sizes, lengths), (after.name, changes)
+    assert list_changes(top, taught) == {"teachers"} and set(taught.teachers) <= set(EXPERIMENTS)
+    assert list_changes(top, momentum) == {"recipe.optimizer", "recipe.weight_decay", "learning_rate"}
+    kinds = {"augmentation.zoom", "augmentation.light", "augmentation.erasing", "recipe.small_share"}
+    assert list_changes(wide, varied) == kinds | lengths
 
 
 @needs_fer2013

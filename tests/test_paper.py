@@ -79,12 +79,12 @@ def test_the_model_card_is_of_the_records_and_its_example_runs(tmp_path, monkeyp
 
 
 def test_a_recipe_and_its_treatments_are_told_in_words():
-    told = paper.Records.list_means(None, "s15_everything")
+    told = paper.Records.list_means(None, "s15_more_varied")
     assert told.startswith(
         "Adam, a learning rate that rises to 0.002 and falls to zero along half a cosine, weight decay"
     )
-    assert "mixup" in told and "smaller images in the first 50% of the epochs" in told
-    treated = paper.Records.list_treatments(None, "s15_everything")
+    assert "moving average" in told and "smaller images in the first 50% of the epochs" in told
+    treated = paper.Records.list_treatments(None, "s15_more_varied")
     assert "enlarged or shrunk by up to 20%" in treated and treated.endswith("with a probability of 0.5")
     assert paper.Records.list_means(None, "a1_baseline") == "Adam and a learning rate of 0.001"
 
