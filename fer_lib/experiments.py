@@ -293,8 +293,8 @@ def list_ladder() -> list[str]:
 
 def list_additions() -> list[str]:
     """What is tried on top of the ladder's fifth step, one thing each: additions to the images, the recipe or the
-    network, then more epochs."""
-    return [*(name for name, _, _ in _ADDITIONS), _LONGER.name]
+    network, then more epochs, a teacher, and another optimizer."""
+    return [*(name for name, _, _ in _ADDITIONS), _LONGER.name, _TAUGHT.name, _MOMENTUM.name]
 
 
 def list_treatments(name: str) -> list[str]:
