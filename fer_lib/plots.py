@@ -832,7 +832,8 @@ def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
 def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention") -> Figure:
     """Where a network looks, over each class's mean face.
 
-    maps: float (7, side, side), each of sum 1; faces: float (7, 48, 48), 0-255; what: the maps show."""
+    maps: float (7, side, side), each of sum 1, side a multiple of three; faces: float (7, 48, 48), 0-255; what: the
+    maps show."""
     side = maps.shape[-1]
     relative = maps * side**2  # 1 is what it would be if all places were looked at alike
     figure, panels = _make_figure(1, len(EMOTIONS), figsize=(WIDTH, 2.05))
@@ -847,14 +848,10 @@ def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention") -> F
     bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
     bar.ax.tick_params(labelsize=7)
     bar.set_label(f"{what}, 1 = even", fontsize=7)
-    mean = relative.mean(0)
-    row, column = np.unravel_index(mean.argmax(), mean.shape)
-    height = ("upper", "middle", "lower")[3 * row // side]
-    across = ("left", "central", "right")[3 * column // side]
-    _set_title(
-        figure,
-        f"{what.capitalize()} is strongest in the {height} {across} part of the picture, {mean.max():.1f} times even",
-    )
+    parts = maps.mean(0).reshape(3, side // 3, 3, side // 3).sum((1, 3))
+    row, column = np.unravel_index(parts.argmax(), parts.shape)
+    place = f"{('upper', 'middle', 'lower')[row]} {('left', 'central', 'right')[column]}"
+    _set_title(figure, f"The {place} ninth of the picture has {parts.max():.0%} of the {what}")
     return figure
 
 

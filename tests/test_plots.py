@@ -223,7 +223,7 @@ def test_the_attention_figure_names_the_place_that_is_looked_at():
     maps[:, 4, 2] = 0.5  # the mouth
     figure = plots.plot_maps(maps, np.full((7, 48, 48), 128.0))
     check_figure(figure)
-    assert "lower central part of the picture, 18.0 times even" in figure.get_suptitle()
+    assert "The lower central ninth of the picture has 54% of the attention" in figure.get_suptitle()
 
 
 def test_the_figures_of_ensemble_and_masking_tell_what_the_tables_do():
