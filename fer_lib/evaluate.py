@@ -187,6 +187,12 @@ def shorten_hardware(name: str) -> str:
     return re.sub(r"\(R\)|CPU @.*| Processor", "", name)
 
 
+def name_hardware(environment: dict) -> str:
+    """What a run's times are of: its hardware, and how many threads where it had more than the usual one."""
+    threads = environment["threads"]
+    return shorten_hardware(environment["hardware"]) + (f", {threads} threads" if threads > 1 else "")
+
+
 COSTS = ["epoch_seconds", "typical_minutes", "typical_speed"]
 
 
@@ -194,14 +200,15 @@ def tabulate_costs(runs: list) -> pd.DataFrame:
     """What a run of each experiment takes, a row an experiment, by name: medians of what `measure_cost` gives, the
     `hardware` they are of, and, if it is not the others', a `note`, " (AMD EPYC with AVX-512)", and a `mark`, "*".
 
-    What different machines take cannot be compared: runs count if they were on the hardware that most of these
-    experiments have a run on; an experiment with none there is measured where most of its own were.
+    What different machines or numbers of threads take cannot be compared: runs count if they were on the hardware
+    that most of these experiments have a run on; an experiment with none there is measured where most of its own
+    were.
 
     Raises ValueError if there are no runs."""
     if not runs:
         raise ValueError("no experiment has so many runs on record; ask for fewer")
     table, rows = collect_results(runs), {}
-    table["hardware"] = table["hardware"].map(shorten_hardware)
+    table["hardware"] = [name_hardware(run.environment) for run in runs]
     common = table.groupby("hardware", sort=False)["experiment"].nunique().idxmax()
     for name, group in table.groupby("experiment", sort=False):
         hardware = common if common in group["hardware"].to_numpy() else group["hardware"].mode()[0]
@@ -236,7 +243,7 @@ def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0
             told = f"{np.median(minutes):.1f}" if minutes else "—"
             few = f" ({len(minutes)} of {len(runs)} runs)" if 0 < len(minutes) < len(runs) else ""
             row[f"minutes to {share:.0%}"] = told + few
-        row["hardware"] = ", ".join(sorted({shorten_hardware(run.environment["hardware"]) for run in runs}))
+        row["hardware"] = ", ".join(sorted({name_hardware(run.environment) for run in runs}))
         rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

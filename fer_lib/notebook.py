@@ -104,9 +104,10 @@ def describe_cost(runs: list[Run]) -> None:
     threads = " or ".join(dict.fromkeys(str(run.environment["threads"]) for run in runs))
     costs = [measure_cost(run) for run in runs]
     minutes, speeds = (sorted(cost[name] for cost in costs) for name in ("typical_minutes", "typical_speed"))
+    speed = " to ".join(dict.fromkeys(f"{value:,.0f}" for value in (speeds[0], speeds[-1])))
     say(
-        f"{len(runs)} runs on {runs[0].data}, {sum(minutes):.0f} minutes of training in all, "
-        f"{speeds[0]:,.0f} to {speeds[-1]:,.0f} images/s ({hardware}, CPU threads a run: {threads})."
+        f"{len(runs)} run{'s' * (len(runs) > 1)} on {runs[0].data}, {sum(minutes):.0f} minutes of training in all, "
+        f"{speed} images/s ({hardware}, CPU threads a run: {threads})."
     )
 
 

@@ -218,7 +218,7 @@ def test_accuracy_on_parts_of_the_test_split():
 def test_milestones_are_the_minutes_until_an_accuracy_is_first_reached():
     def make_run(seed, accuracies, seconds):
         history = pd.DataFrame({"validation_accuracy": accuracies, "seconds": seconds})
-        environment = {"hardware": "Intel(R) Xeon(R) Processor with AMX"}
+        environment = {"hardware": "Intel(R) Xeon(R) Processor with AMX", "threads": 1}
         return SimpleNamespace(
             experiment=EXPERIMENTS["a1_baseline"], seed=seed, history=history, environment=environment
         )
@@ -265,7 +265,7 @@ def test_a_pause_does_not_count_as_cost():
 def test_costs_are_compared_on_one_machine():
     """One experiment has a run on the machine of the others, and counts by it; another has none there, and says so."""
 
-    def make_run(step, seed, hardware, seconds):
+    def make_run(step, seed, hardware, seconds, threads=1):
         results = {"last_train_accuracy": 0.6, "last_train_accuracy_clean": 0.6, "last_validation_accuracy": 0.5}
         return SimpleNamespace(
             experiment=EXPERIMENTS[step],
@@ -273,7 +273,12 @@ def test_costs_are_compared_on_one_machine():
             data="fer2013",
             results=results | {"best_epoch": 1},
             history=pd.DataFrame({"validation_accuracy": [0.5, 0.5], "seconds": [seconds, seconds]}),
-            environment={"seconds": 2 * seconds, "images_per_second": 1200 / seconds, "hardware": hardware},
+            environment={
+                "seconds": 2 * seconds,
+                "images_per_second": 1200 / seconds,
+                "hardware": hardware,
+                "threads": threads,
+            },
         )
 
     usual, other = "Intel(R) Xeon(R) Processor with AMX", "AMD EPYC with AVX-512"
@@ -289,3 +294,7 @@ def test_costs_are_compared_on_one_machine():
         "Times are measured on Intel Xeon with AMX, those with * on AMD EPYC with AVX-512; the two cannot be compared."
     )
     assert describe_times(runs) == told and describe_times(runs[:3]) == "Times are measured on Intel Xeon with AMX."
+    quick = [make_run("a1_baseline", 3, usual, 15.0, threads=2), make_run("a4_wider", 0, usual, 40.0, threads=2)]
+    table = tabulate_costs(runs + quick)
+    assert table["epoch_seconds"].tolist() == [30, 60, 120, 40]
+    assert table.loc["a4_wider", "note"] == " (Intel Xeon with AMX, 2 threads)"
