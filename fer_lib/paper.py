@@ -63,17 +63,23 @@ class Records:
         """What one step changes over another: "+2.7 points (95% interval +0.4 to +4.9)"."""
         return _format_points(compare_runs(self.get_runs(before), self.get_runs(after), metric))
 
+    def gain(self, control: str, name: str) -> str:
+        """What an experiment of few runs is above a step of the ladder on validation, in points ± half the 95%
+        interval, which is from the scatter of the ladder's runs up to that step: "+0.4 ± 0.9"."""
+        ladder = list_ladder()
+        alike = [self.get_runs(step) for step in ladder[: ladder.index(control) + 1]]
+        runs = [run for run in compare.choose_runs(at_least=1) if run.experiment.name == name]
+        if not runs:
+            raise KeyError(f"{name} has no run on record")
+        return compare_with_control(alike[-1], runs, "validation_accuracy", alike).format(sign=True)
+
     def list_additions(self) -> str:
         """What each addition to the small network brings on validation, in points ± half the 95% interval:
         "zoom (-0.9 ± 0.9) and light (+0.4 ± 0.9)"."""
-        *before, alone, _ = map(self.get_runs, list_ladder())
-        gains = {}
-        for name in list_additions():
-            runs = [run for run in compare.choose_runs(at_least=1) if run.experiment.name == name]
-            gain = compare_with_control(alone, runs, "validation_accuracy", [*before, alone])
-            title = find_experiment(name).title
-            gains[title[0].lower() + title[1:]] = gain.format(sign=True)
-        return plots.join_names([f"{title} ({gain})" for title, gain in gains.items()])
+        titles = {name: find_experiment(name).title for name in list_additions()}
+        alone = list_ladder()[-2]
+        gains = [f"{title[0].lower()}{title[1:]} ({self.gain(alone, name)})" for name, title in titles.items()]
+        return plots.join_names(gains)
 
     def effect(self, claim: str, quantity: str) -> str:
         """A measured effect, with its interval and what it says of the claim; quantity: how its name begins."""

@@ -36,6 +36,7 @@ def test_numbers_are_those_of_the_records(published, tmp_path, monkeypatch):
     "text",
     [
         '{{ accuracy("a99_unheard_of") }}',
+        '{{ gain("s5_averaging", "a99_unheard_of") }}',
         '{{ effect("A-C1", "validation accuracy") }}',  # two begin so
         '{{ effect("A-C1", "no such effect") }}',
         "{{ something }}",
