@@ -170,15 +170,16 @@ def measure_course(run) -> dict[str, float]:
 
 
 def measure_cost(run) -> dict[str, float]:
-    """What a run takes where nothing else is in its way, from its median epoch: typical_minutes in all,
-    epoch_seconds, and typical_speed in training images/s. Sums over the epochs, which environment has, hold
-    every pause and all other work on the machine."""
-    seconds, median = run.environment["seconds"], float(run.history["seconds"].median())
-    epochs = len(run.history)
+    """What a run takes where nothing else is in its way, from its median epoch, or median epochs if the first ones had
+    smaller images: typical_minutes in all, epoch_seconds in the mean, and typical_speed in training images/s. Sums
+    over the epochs, which environment has, hold every pause and all other work on the machine."""
+    seconds = run.history["seconds"]
+    small = np.arange(len(seconds)) < run.experiment.recipe.small_share * run.experiment.epochs
+    typical = sum(len(part) * part.median() for _, part in seconds.groupby(small))
     return {
-        "epoch_seconds": median,
-        "typical_minutes": epochs * median / 60,
-        "typical_speed": run.environment["images_per_second"] * seconds / epochs / median,
+        "epoch_seconds": typical / len(seconds),
+        "typical_minutes": typical / 60,
+        "typical_speed": run.environment["images_per_second"] * run.environment["seconds"] / typical,
     }
 
 

@@ -89,7 +89,8 @@ def update_readme(text: str) -> str:
 
 def main() -> None:
     runs = read_published_runs()
-    collect_results(runs).to_csv(REPORTS / "results.csv", index=False, lineterminator="\n")
+    table = collect_results(runs).round(6)  # as the records; further digits are those of the order of sums
+    table.to_csv(REPORTS / "results.csv", index=False, lineterminator="\n")
     if find_data() is None:
         print(
             "pairs.csv, confusions.json and facts.json in reports/ stay as they were: they need FER2013 (set FER_DATA)"

@@ -256,10 +256,17 @@ def test_other_images_are_weighted_to_the_kinds_of_the_chosen_ones():
 def test_a_pause_does_not_count_as_cost():
     """Three epochs of 10 s, one with a pause of a quarter of an hour: 400 images an epoch are 40 a second."""
     run = SimpleNamespace(
+        experiment=EXPERIMENTS["a1_baseline"],
         history=pd.DataFrame({"seconds": [10.0, 910.0, 10.0]}),
         environment={"seconds": 930.0, "images_per_second": 1200 / 930},
     )
     assert measure_cost(run) == pytest.approx({"epoch_seconds": 10, "typical_minutes": 0.5, "typical_speed": 40})
+    # the first half on smaller images, in half the time: three of 5 s and three of 10 s, 2400 images in 45 s
+    run.experiment = replace(EXPERIMENTS["s12_small_first"], epochs=6)
+    run.history = pd.DataFrame({"seconds": [5.0, 5.0, 905.0, 910.0, 10.0, 10.0]})
+    run.environment = {"seconds": 1845.0, "images_per_second": 2400 / 1845}
+    expected = {"epoch_seconds": 7.5, "typical_minutes": 0.75, "typical_speed": 2400 / 45}
+    assert measure_cost(run) == pytest.approx(expected)
 
 
 def test_costs_are_compared_on_one_machine():
