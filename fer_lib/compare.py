@@ -79,6 +79,7 @@ PAIRS = (
     ("s4_label_smoothing", "s5_averaging"),
     ("b3_three_layer_resnet", "s5_averaging"),
     ("s5_averaging", "s14_wider"),
+    ("s14_wider", "s15_more_varied"),
     ("s5_averaging", "s16_distilled"),
 )
 """The steps that are tested against one another: each against what it changes, the reports' best, what they disagree

@@ -431,18 +431,6 @@ def compare_with_control(control: list, runs: list, metric: str, alike: list[lis
     return estimate_shift(*(collect_results(group)[metric] for group in (control, runs, *alike)))
 
 
-def describe_gain(control: list, runs: list, alike: list[list]) -> str:
-    """A sentence, in Markdown: how much accuracy a step's runs are above another's, by `compare_with_control`."""
-    validation, test = (
-        compare_with_control(control, runs, f"{split}_accuracy", alike).format(sign=True)
-        for split in ("validation", "test")
-    )
-    return (
-        f"{runs[0].experiment.step} ({len(runs)} run{'s' * (len(runs) > 1)}) less {control[0].experiment.step} in the "
-        f"mean: **{validation} points** on validation, {test} on the test split."
-    )
-
-
 def describe_test_change(before: list, after: list, labels: np.ndarray) -> str:
     """A sentence, in Markdown: the change of test accuracy, and whether it is more than chance in the images."""
     change = compare_runs(before, after, "test_accuracy")

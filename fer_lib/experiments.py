@@ -287,8 +287,9 @@ EXPERIMENTS = _by_name(
 
 
 def list_ladder() -> list[str]:
-    """The way to the strong model, each step on top of the one before: with a small network, the last with a large."""
-    return [experiment.name for experiment in (*_LADDER, _WIDER)]
+    """The way to the strong model, each step on top of the one before: with a small network, the last two with a
+    large one."""
+    return [experiment.name for experiment in (*_LADDER, _WIDER, _VARIED)]
 
 
 def list_additions() -> list[str]:

@@ -77,7 +77,7 @@ class Records:
         """What each addition to the small network brings on validation, in points ± half the 95% interval:
         "zoom (-0.9 ± 0.9) and light (+0.4 ± 0.9)"."""
         titles = {name: find_experiment(name).title for name in list_additions()}
-        alone = list_ladder()[-2]
+        *_, alone, _, _ = list_ladder()  # the last with the small network
         gains = [f"{title[0].lower()}{title[1:]} ({self.gain(alone, name)})" for name, title in titles.items()]
         return plots.join_names(gains)
 

@@ -9,7 +9,7 @@ from fer_lib import compare
 from fer_lib.compare import CLAIMS, PAIRS, correct_p_values, count_confusions, count_pairs, judge_claim, test_pairs
 from fer_lib.data import load_votes
 from fer_lib.ensemble import group_candidates, tabulate_pools
-from fer_lib.evaluate import Estimate, Verdict, describe_gain
+from fer_lib.evaluate import Estimate, Verdict
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.record import read_published_runs
@@ -166,15 +166,6 @@ def published(monkeypatch):
 def test_the_claims_are_counted_by_verdict():
     ledger = pd.DataFrame({"verdict": ["untested", "confirmed", "untested", "in part"]})
     assert compare.describe_claims(ledger) == "Of the **4** claims: 1 confirmed, 1 in part, 2 untested."
-
-
-def test_a_gain_is_told_of_one_published_run_over_the_mean_of_three(published):
-    control, one = ([run for run in published if run.experiment.name == name] for name in ("s5_averaging", "s6_zoom"))
-    told = describe_gain(control, one[:1], [control])
-    gains = [100 * (one[0].results[name] - np.mean([run.results[name] for run in control])) for name in
-             ("validation_accuracy", "test_accuracy")]  # fmt: skip
-    assert told.startswith(f"S6 (1 run) less S5 in the mean: **{gains[0]:+.1f} ± ")
-    assert f" points** on validation, {gains[1]:+.1f} ± " in told and told.endswith(" on the test split.")
 
 
 def test_every_verdict_on_record_is_of_a_claim_and_of_an_experiment(published):

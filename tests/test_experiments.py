@@ -124,9 +124,8 @@ def list_changes(before, after):
 
 
 def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
-    *ladder, top, wide = (EXPERIMENTS[name] for name in list_ladder())
+    *ladder, top, wide, varied = (EXPERIMENTS[name] for name in list_ladder())
     *additions, taught, momentum = (EXPERIMENTS[name] for name in list_additions())
-    varied = EXPERIMENTS["s15_more_varied"]
     steps = [e.step for e in (*ladder, top, *additions, wide, varied, taught, momentum)]
     assert steps == [f"S{number}" for number in range(1, 18)]
     lengths, sizes = {"epochs", "patience"}, {"options.widths", "options.blocks"}
