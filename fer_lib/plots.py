@@ -649,7 +649,7 @@ def plot_ladder(reports: dict[str, list[list]]) -> Figure:
             axes.plot(*zip(*known), "D", color="black", markerfacecolor="none", label="reported, validation")
         told.append(f"{found[best].format()}% ({groups[best][0].experiment.step})")
         axes.set_title(name, fontsize=9)
-        axes.set_xticks(range(len(groups)), [runs[0].experiment.step for runs in groups])
+        axes.set_xticks(range(len(groups)), [runs[0].experiment.step for runs in groups], fontsize=8)
         axes.set(xlabel="step", xlim=(-0.5, len(groups) - 0.5))
         axes.grid(axis="x", visible=False)
     panels[0, 0].set_ylabel("accuracy")
