@@ -223,7 +223,11 @@ def describe_times(runs: list) -> str:
     """What the times are of that a table of these runs has with the marks of `tabulate_costs`, in a sentence."""
     costs = tabulate_costs(runs)
     common, marked = (costs.loc[costs["mark"] == mark, "hardware"].unique() for mark in ("", "*"))
-    others = f", those with * on {' or '.join(marked)}; the two cannot be compared" if len(marked) else ""
+    others = (
+        f", those with * on {' or '.join(marked)}; times of different hardware cannot be compared"
+        if len(marked)
+        else ""
+    )
     return f"Times are measured on {common[0]}{others}."
 
 

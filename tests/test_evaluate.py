@@ -298,7 +298,8 @@ def test_costs_are_compared_on_one_machine():
     assert table["hardware"].tolist() == ["Intel Xeon with AMX"] * 2 + ["AMD EPYC with AVX-512"]
     assert table["mark"].tolist() == ["", "", "*"]
     told = (
-        "Times are measured on Intel Xeon with AMX, those with * on AMD EPYC with AVX-512; the two cannot be compared."
+        "Times are measured on Intel Xeon with AMX, those with * on AMD EPYC with AVX-512; times of different hardware "
+        "cannot be compared."
     )
     assert describe_times(runs) == told and describe_times(runs[:3]) == "Times are measured on Intel Xeon with AMX."
     quick = [make_run("a1_baseline", 3, usual, 15.0, threads=2), make_run("a4_wider", 0, usual, 40.0, threads=2)]
