@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from fer_lib.data import SIDE
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -24,7 +26,8 @@ class Augmentation:
     zoom: enlarged or shrunk by up to this share, together with the rotation, between the pixels;
     shift: grey levels of 0-255 added to or taken from all pixels, which, a coin decides: what report A
     does to its copies; light: contrast and brightness changed by up to this share;
-    erasing: probability of a grey box over a part of the image (Zhong et al. 2020, arXiv:1708.04896).
+    erasing: probability of a grey box over a part of the image (Zhong et al. 2020, arXiv:1708.04896);
+    window: side in pixels of the square that the random crop cuts out, all that the network then sees; 0 is the whole.
     """
 
     flip: float = 0.0
@@ -34,6 +37,7 @@ class Augmentation:
     shift: int = 0
     light: float = 0.0
     erasing: float = 0.0
+    window: int = 0
 
     def __post_init__(self):
         if not 0 <= self.flip <= 1:
@@ -44,6 +48,8 @@ class Augmentation:
             raise ValueError(f"crop_padding is at least 0 pixels, not {self.crop_padding}")
         if not 0 <= self.shift <= 255:
             raise ValueError(f"shift is from 0 to 255 grey levels, not {self.shift}")
+        if not (self.window == 0 or 8 <= self.window <= SIDE):
+            raise ValueError(f"window is 0, or a side from 8 to {SIDE} pixels, not {self.window}")
         for name in ("zoom", "light", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share from 0 to 1, not {getattr(self, name)}")
@@ -62,8 +68,8 @@ def augment_batch(images: torch.Tensor, augmentation: Augmentation, generator: t
         images = warp_randomly(images, augmentation.rotation, augmentation.zoom, generator)
     elif augmentation.rotation:
         images = rotate_randomly(images, augmentation.rotation, generator)
-    if augmentation.crop_padding:
-        images = crop_randomly(images, augmentation.crop_padding, generator)
+    if augmentation.crop_padding or augmentation.window:
+        images = crop_randomly(images, augmentation.crop_padding, generator, augmentation.window)
     if augmentation.shift:
         images = shift_randomly(images, augmentation.shift, generator)
     if augmentation.light:
@@ -107,10 +113,13 @@ def _resample(images: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, mode: 
     return F.grid_sample(images, grid.to(images.dtype), mode=mode, align_corners=False)
 
 
-def crop_randomly(images: torch.Tensor, padding: int, generator: torch.Generator) -> torch.Tensor:
-    """Pad each image with black, then cut the old size out of it at a place of its own."""
-    top, left = ((_draw(images, generator) * (2 * padding + 1)).long() for _ in range(2))
-    return crop(F.pad(images, [padding] * 4), top, left, *images.shape[-2:])
+def crop_randomly(images: torch.Tensor, padding: int, generator: torch.Generator, window: int = 0) -> torch.Tensor:
+    """Pad each image with black, then cut out of it, at a place of its own, the old size, or a square window."""
+    size = (window, window) if window else images.shape[-2:]
+    padded = F.pad(images, [padding] * 4)
+    places = (whole - part + 1 for whole, part in zip(padded.shape[-2:], size))
+    top, left = ((_draw(images, generator) * count).long() for count in places)
+    return crop(padded, top, left, *size)
 
 
 def crop(images: torch.Tensor, top: torch.Tensor, left: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -42,6 +42,9 @@ FINGERPRINTS = {  # of the decoded rows; tests tie each to the published MD5 of 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 """What a FER+ tagger could choose (Barsoum et al. 2016, doi:10.1145/2993148.2993165)."""
 
+VOTE_CLASSES = {"anger": 0, "disgust": 1, "fear": 2, "happiness": 3, "sadness": 4, "surprise": 5, "neutral": 6}
+"""FER+'s names for FER2013's labels; it has contempt, unknown and NF (no face) besides."""
+
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE_VERSION = "1"
 CHUNK = 1 << 20  # small enough that a chunk and its decoded pixels stay in the CPU's cache

@@ -18,7 +18,8 @@ from fer_lib.recipe import VIEWS, Recipe
 class Experiment:
     """What a run is made of, save for its seed and its data.
 
-    name: the step first; report: "A", "B", "D" for the dispute over flips, "S" for the strong model;
+    name: the step first; report: "A", "B", "D" for the dispute over flips, "S" for the strong model, "C" for the
+    reports' steps in a training that converges, "R" for what may explain report A's regime, "V" for FER+'s votes;
     step: as in the report;
     title: a few words for tables and figures; reported: the report's accuracy in training and
     on validation, 0-1, where it gives them; model: a name in `MODELS`;
@@ -29,7 +30,9 @@ class Experiment:
     epochs: at most; patience: stop after so many epochs without a better validation
     accuracy; batch_size: images; learning_rate: of the optimizer, at its highest; recipe: how the weights are
     found with it; views: further views of each image, in `recipe.VIEWS`, under which the trained network is judged too;
-    teachers: experiments whose trained networks, those on record with their weights, are learnt from beside the labels.
+    teachers: experiments whose trained networks, those on record with their weights, are learnt from beside the labels;
+    votes: learn the shares of FER+'s votes in place of FER2013's labels. It is other annotation: such a network is
+    compared with none that never saw it, nor joined with any.
 
     Raises ValueError, naming the field, for a value that cannot be trained with.
     """
@@ -52,6 +55,7 @@ class Experiment:
     recipe: Recipe = Recipe()
     views: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
+    votes: bool = False
 
     def __post_init__(self):
         if self.model not in MODELS:
@@ -121,6 +125,7 @@ def _fill(config: dict, defaults: dict) -> dict:
 DROPOUT = (("conv_dropout", 0.25), ("head_dropout", 0.5))  # customary; report A gives no rates
 WIDER = ("filters", (32, 64, 128, 256))
 DEEPER = ("head", (512, 256, 128))
+LARGER = (("filters", (64, 128, 256, 512)), ("head", (1024, 512, 256)))  # report A gives no figure
 DEEPEST = (("blocks", (1, 1, 1, 2)), ("head", (1024, 512, 256, 128)))  # a block is two convolutions
 BEST = ("ImprovedModel", WIDER, DEEPER, *DROPOUT)  # the report's
 HALF_AGAIN = (1.42, 1.31, 1.5, 1.0, 1.33, 1.03, 1.35)  # from A5's first run by `preprocess.calc_upsampling_factors`
@@ -179,6 +184,26 @@ def _dispute(step: str, basis: Experiment, *longer: str) -> list[Experiment]:
     return variants
 
 
+def _vary_dropout(family: list[Experiment], basis: Experiment, words: str, **options) -> list[Experiment]:
+    """The untreated one of a family of the dispute and the one with all treatments, with other dropout."""
+    step, count = family[0].step[:-1], len(family)
+    variants = [e for e in (basis, *family) if not e.balance and e.epochs == basis.epochs]
+    chosen = [next(e for e in variants if e.augmentation == TREATMENTS[name]) for name in ("plain", "all")]
+    return [
+        replace(
+            experiment,
+            name=f"{step.lower()}{count + place}_{treatment}_{words.replace(' ', '_')}",
+            report="D",
+            step=f"{step}{count + place}",
+            title=f"{basis.step}, {described}, {words}",
+            options=tuple((dict(experiment.options) | options).items()),
+        )
+        for place, (experiment, treatment, described) in enumerate(
+            zip(chosen, ("plain", "all"), ("untreated", "flip, rotation, crop")), start=1
+        )
+    ]
+
+
 def _alter(basis: Experiment, name: str, title: str, changes: dict) -> Experiment:
     """A step of the way to the strong model: its basis with changed fields, in the groups too."""
     changes = dict(changes)
@@ -210,6 +235,7 @@ _REPORTS = _by_name(
         _report_a("a4_wider", "A4", "256 filters", None, "ImprovedModel", WIDER, *DROPOUT),
         _report_a("a5_deeper_head", "A5", "Deeper head", (0.64, 0.61), *BEST),
         _report_a("a5b_head_alone", "A5b", "Deeper head alone", None, "ImprovedModel", DEEPER, *DROPOUT),
+        _report_a("a5c_larger", "A5c", "Still larger", None, "ImprovedModel", *LARGER, *DROPOUT),
         _report_a("a6_residual", "A6", "Residual blocks", None, "GigaModel"),
         _report_a("a6b_no_skip", "A6b", "The same, no skip", None, "GigaModel", ("skip", False)),
         _report_a("a7_deeper_residual", "A7", "Deeper residual", None, "GigaModel", *DEEPEST),
@@ -269,11 +295,82 @@ _VARIED = _alter(
 )
 
 
+_FULL_SIZE = _alter(
+    replace(_VARIED, options=()),
+    "s18_full_size",
+    "Every pixel, longer",
+    dict(
+        options=dict(widths=(32, 64, 128, 256), blocks=(2, 2, 2, 2), full_size=True),
+        augmentation=dict(window=40, crop_padding=0),
+        recipe=dict(optimizer="sgd", weight_decay=5e-4, small_share=0.0),
+        batch_size=512,
+        learning_rate=0.2,
+        epochs=120,
+        patience=120,
+    ),
+)
+"""Several changes at once: on a GPU each epoch takes seconds, and the way there was tried on validation."""
+_PLAIN = replace(_FULL_SIZE, name="s19_plain", step="S19", title="No shortcuts", model="PlainCNN", options=())
+_LEARNT = _alter(
+    replace(_FULL_SIZE, teachers=("s18_full_size", "s19_plain")),
+    "s20_taught",
+    "Taught by S18 and S19",
+    dict(recipe=dict(teaching=0.8, draws=20), epochs=100, patience=100),
+)
+_UNLABELLED = _alter(_LEARNT, "s21_taught_alone", "Taught, labels unseen", dict(recipe=dict(teaching=1.0)))
+_SHARPNESS = _alter(_TOP, "s22_sharpness", "Sharpness-aware", dict(recipe=dict(sharpness=0.05)))
+_TINY = _alter(
+    replace(_TOP, teachers=("s18_full_size", "s20_taught"), augmentation=_LEARNT.augmentation),
+    "s23_tiny_taught",
+    "S5 taught by S18 and S20",
+    dict(recipe=dict(teaching=0.8, draws=20)),
+)
+_VOTED = replace(_TOP, name="v1_votes", report="V", step="V1", title="S5 on FER+'s votes", votes=True)
+
+
+def _converge(experiment: Experiment) -> Experiment:
+    """A step of the reports in a training that ends by itself: one cycle of all its epochs, never stopped early."""
+    name, step = f"c{experiment.name}", f"C{experiment.step}"
+    words = {"report": "C", "title": f"{experiment.title}, one cycle", "reported": None}
+    recipe = replace(experiment.recipe, schedule="one_cycle")
+    return replace(experiment, name=name, step=step, **words, recipe=recipe, patience=experiment.epochs)
+
+
+def _regime(name: str, basis: str, words: str, **changes) -> Experiment:
+    """A try to meet report A's accuracy in training: a step of it with dropout or learning rate changed."""
+    basis = _REPORTS[basis]
+    options = tuple((dict(basis.options) | changes.pop("options", {})).items())
+    step = name.split("_")[0].upper()
+    return replace(
+        basis,
+        name=name,
+        report="R",
+        step=step,
+        title=f"{basis.step}, {words}",
+        options=options,
+        reported=None,
+        **changes,
+    )
+
+
+_MORE = dict(options=dict(conv_dropout=0.4, head_dropout=0.6))
+_REGIME = (
+    _regime("r1_a3_more_dropout", "a3_dropout", "more dropout", **_MORE),
+    _regime("r2_a3_slower", "a3_dropout", "learning rate 0.0002", learning_rate=2e-4),
+    _regime("r3_a5_more_dropout", "a5_deeper_head", "more dropout", **_MORE),
+    _regime("r4_a5_slower", "a5_deeper_head", "learning rate 0.0002", learning_rate=2e-4),
+)
+_DISPUTE_A = _dispute("da", _REPORTS["a5_deeper_head"], "plain", "all")
+_DISPUTE_B = _dispute("db", _REPORTS["b3_three_layer_resnet"])
+
+
 EXPERIMENTS = _by_name(
     (
         *_REPORTS.values(),
-        *_dispute("da", _REPORTS["a5_deeper_head"], "plain", "all"),
-        *_dispute("db", _REPORTS["b3_three_layer_resnet"]),
+        *_DISPUTE_A,
+        *_vary_dropout(_DISPUTE_A, _REPORTS["a5_deeper_head"], "no dropout", conv_dropout=0.0, head_dropout=0.0),
+        *_DISPUTE_B,
+        *_vary_dropout(_DISPUTE_B, _REPORTS["b3_three_layer_resnet"], "dropout", drop_threshold=0.5),
         *_LADDER,
         *(_alter(replace(_TOP, views=()), *addition) for addition in _ADDITIONS),
         _LONGER,
@@ -281,21 +378,31 @@ EXPERIMENTS = _by_name(
         _VARIED,
         _TAUGHT,
         _MOMENTUM,
+        _FULL_SIZE,
+        _PLAIN,
+        _LEARNT,
+        _UNLABELLED,
+        _SHARPNESS,
+        _TINY,
+        _VOTED,
+        *_REGIME,
+        *map(_converge, _REPORTS.values()),
     )
 )
-"""Every experiment by name: the reports' in their order, the dispute's, the way to the strong model."""
+"""Every experiment by name: the reports' in their order, the dispute's, the way to the strong model, FER+'s votes,
+and the reports' again: what may explain report A's regime, and every step in a training that converges."""
 
 
 def list_ladder() -> list[str]:
-    """The way to the strong model, each step on top of the one before: with a small network, the last two with a
-    large one."""
-    return [experiment.name for experiment in (*_LADDER, _WIDER, _VARIED)]
+    """The way to the strong model, each step on top of the one before: five with a small network, two with a large
+    one, and with one that sees every pixel, and is then taught."""
+    return [experiment.name for experiment in (*_LADDER, _WIDER, _VARIED, _FULL_SIZE, _LEARNT)]
 
 
 def list_additions() -> list[str]:
     """What is tried on top of the ladder's fifth step, one thing each: additions to the images, the recipe or the
-    network, then more epochs, a teacher, and another optimizer."""
-    return [*(name for name, _, _ in _ADDITIONS), _LONGER.name, _TAUGHT.name, _MOMENTUM.name]
+    network, then more epochs, a teacher, and other optimizers."""
+    return [*(name for name, _, _ in _ADDITIONS), *(e.name for e in (_LONGER, _TAUGHT, _MOMENTUM, _SHARPNESS))]
 
 
 def list_treatments(name: str) -> list[str]:
@@ -303,7 +410,7 @@ def list_treatments(name: str) -> list[str]:
     then all together, then balanced."""
     basis = find_experiment(name)
     kin = [e for e in EXPERIMENTS.values() if e.report == "D" and e.title.startswith(f"{basis.step}, ")]
-    kin = [basis, *(e for e in kin if e.epochs == basis.epochs)]
+    kin = [basis, *(e for e in kin if (e.epochs, e.options) == (basis.epochs, basis.options))]
     order = list(TREATMENTS.values())
     return [e.name for e in sorted(kin, key=lambda e: (e.balance, order.index(e.augmentation)))]
 

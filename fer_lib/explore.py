@@ -8,12 +8,9 @@ import pandas as pd
 import torch
 
 from fer_lib.augment import rotate
-from fer_lib.data import EMOTIONS, PIXELS, SIDE, SPLITS, VOTES, Dataset, Split
+from fer_lib.data import EMOTIONS, PIXELS, SIDE, SPLITS, VOTE_CLASSES, VOTES, Dataset, Split
 from fer_lib.models import AttentionCNN
 from fer_lib.preprocess import scale_pixels
-
-VOTE_CLASSES = {"anger": 0, "disgust": 1, "fear": 2, "happiness": 3, "sadness": 4, "surprise": 5, "neutral": 6}
-"""FER+'s names for FER2013's labels; it has contempt, unknown and NF (no face) besides."""
 
 
 def tabulate_counts(dataset: Dataset) -> pd.DataFrame:

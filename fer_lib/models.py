@@ -52,7 +52,7 @@ class ImprovedModel(Sequential):
     ):
         layers, inputs = [], 1
         for outputs in filters:
-            layers += [*_conv_pool_norm_relu(inputs, outputs), *_dropout(conv_dropout)]
+            layers += [*_conv_norm_relu(inputs, outputs), *_dropout(conv_dropout)]
             inputs = outputs
         super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout))
 
@@ -76,7 +76,7 @@ class GigaModel(Sequential):
     ):
         layers, inputs = [], 1
         for outputs, count in zip(filters, blocks, strict=True):
-            layers += _conv_pool_norm_relu(inputs, outputs)
+            layers += _conv_norm_relu(inputs, outputs)
             layers += [ResidualBlock(outputs, skip) for _ in range(count)] + _dropout(conv_dropout)
             inputs = outputs
         super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout))
@@ -196,8 +196,8 @@ class StrongCNN(Sequential):
     the former's resolution, then the mean over the places (Lin et al. 2014, arXiv:1312.4400) and the logits.
 
     widths: filters of each stage; blocks: residual blocks in each; squeeze_excitation, skip_rate: of
-    `ResidualBlock`, the rate rising from the first block's, near 0, to the last one's. Images may be of any size that
-    the poolings leave something of.
+    `ResidualBlock`, the rate rising from the first block's, near 0, to the last one's; full_size: the first stage does
+    not pool, and so sees every pixel. Images may be of any size that the poolings leave something of.
     """
 
     def __init__(
@@ -206,13 +206,30 @@ class StrongCNN(Sequential):
         blocks: tuple[int, ...] = (2, 2, 2),
         squeeze_excitation: bool = False,
         skip_rate: float = 0.0,
+        full_size: bool = False,
     ):
         layers, inputs, count = [], 1, 0
         for outputs, number in zip(widths, blocks, strict=True):
-            layers += _conv_pool_norm_relu(inputs, outputs)
+            layers += _conv_norm_relu(inputs, outputs, pool=bool(layers) or not full_size)
             for _ in range(number):
                 count += 1
                 layers.append(ResidualBlock(outputs, True, squeeze_excitation, skip_rate * count / sum(blocks)))
+            inputs = outputs
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, len(EMOTIONS)))
+
+
+class PlainCNN(Sequential):
+    """A strong model without shortcuts (after Simonyan and Zisserman 2015, arXiv:1409.1556): stages of two
+    convolutions with batch norm, pooling between them, then the mean over the places and the logits.
+
+    widths: filters of each stage. Images may be of any size that the poolings leave something of.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (64, 128, 256, 512)):
+        layers, inputs = [], 1
+        for outputs in widths:
+            layers += [MaxPool2d()] * bool(layers)
+            layers += _conv_norm_relu(inputs, outputs, pool=False) + _conv_norm_relu(outputs, outputs, pool=False)
             inputs = outputs
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, len(EMOTIONS)))
 
@@ -235,8 +252,8 @@ def _as_sequence(features: torch.Tensor) -> torch.Tensor:
     return features.flatten(2).transpose(1, 2)
 
 
-def _conv_pool_norm_relu(inputs: int, filters: int) -> list[nn.Module]:
-    return [Conv2d(inputs, filters), MaxPool2d(), nn.BatchNorm2d(filters), nn.ReLU()]
+def _conv_norm_relu(inputs: int, filters: int, pool: bool = True) -> list[nn.Module]:
+    return [Conv2d(inputs, filters), *[MaxPool2d()] * pool, nn.BatchNorm2d(filters), nn.ReLU()]
 
 
 def _make_head(filters: int, poolings: int, widths: tuple[int, ...], dropout: float) -> list[nn.Module]:
@@ -259,7 +276,7 @@ def _conv_pool_relu(inputs: int, filters: int) -> list[nn.Module]:
 
 MODELS = {
     model.__name__: model
-    for model in (BaselineModel, ImprovedModel, GigaModel, LayeredCNN, LSTMCNN, AttentionCNN, StrongCNN)
+    for model in (BaselineModel, ImprovedModel, GigaModel, LayeredCNN, LSTMCNN, AttentionCNN, StrongCNN, PlainCNN)
 }
 """Every architecture by the name that an experiment gives it."""
 

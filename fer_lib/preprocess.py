@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 
-from fer_lib.data import EMOTIONS, Split
+from fer_lib.data import EMOTIONS, VOTE_CLASSES, Split
 
 
 def scale_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -48,6 +49,17 @@ def balance_classes(split: Split, factors: Sequence[float] = EVEN, shift: int = 
         np.concatenate([split.labels, split.labels[copies]]),
         np.concatenate([split.rows, split.rows[copies]]),
     )
+
+
+def share_votes(votes: pd.DataFrame, split: Split) -> np.ndarray:
+    """How FER+'s taggers share each image among the seven classes: float32 (N, 7), each row's sum 1.
+
+    votes: of `data.load_votes`. Votes for contempt, unknown and no face do not count; an image with no others keeps
+    FER2013's label."""
+    columns = sorted(VOTE_CLASSES, key=VOTE_CLASSES.get)
+    counts = votes[columns].to_numpy(np.float32)[split.rows]
+    counts[np.flatnonzero(counts.sum(1) == 0), split.labels[counts.sum(1) == 0]] = 1
+    return counts / counts.sum(1, keepdims=True)
 
 
 def calc_upsampling_factors(recall: np.ndarray, strength: float) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """What the strong model's training has beyond the reports' plain loop. All of it is off by default."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -26,7 +27,13 @@ class Recipe:
     batch after n others at most (1 + n) / (10 + n); 0 is none;
     mixup: parameter of the beta distribution that says how images are mixed in pairs (Zhang et al. 2018,
     arXiv:1710.09412); 0 is not at all;
-    small_share: share of the epochs, the first ones, on images shrunk to `SMALL` pixels.
+    small_share: share of the epochs, the first ones, on images shrunk to `SMALL` pixels;
+    teaching: share of the loss that the teachers' answers make up, where an experiment has teachers; the rest is of
+    the labels;
+    draws: so many epochs differ in the order and treatment of their images, the later ones repeat them in turn, and
+    teachers need be asked but once about each image in each; 0 is all epochs;
+    sharpness: radius of the step uphill from which the gradient is taken (sharpness-aware minimisation, Foret et al.
+    2021, arXiv:2010.01412), at twice the cost; 0 is none.
     """
 
     optimizer: str = "adam"
@@ -36,6 +43,9 @@ class Recipe:
     averaging: float = 0.0
     mixup: float = 0.0
     small_share: float = 0.0
+    teaching: float = 0.5
+    draws: int = 0
+    sharpness: float = 0.0
 
     def __post_init__(self):
         for name, choices in (("optimizer", ("adam", "sgd")), ("schedule", ("constant", "one_cycle"))):
@@ -44,9 +54,17 @@ class Recipe:
         for name in ("label_smoothing", "averaging", "small_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)!r}, expected a share from 0 to below 1")
-        for name in ("weight_decay", "mixup"):
+        for name in ("weight_decay", "mixup", "sharpness"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: {getattr(self, name)!r}, expected a number of at least 0")
+        if not 0 < self.teaching <= 1:
+            raise ValueError(f"teaching: {self.teaching!r}, expected a share above 0 and up to 1")
+        if not isinstance(self.draws, int) or isinstance(self.draws, bool) or self.draws < 0:
+            raise ValueError(f"draws: {self.draws!r}, expected a whole number of at least 0")
+
+    def find_draw(self, epoch: int) -> int:
+        """The number, from 1, of an epoch's draw of order and treatments; epochs with the same one see the same."""
+        return (epoch - 1) % self.draws + 1 if self.draws else epoch
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, recipe: Recipe) -> torch.optim.Optimizer:
@@ -91,51 +109,90 @@ def shrink_images(images: torch.Tensor) -> torch.Tensor:
     return F.interpolate(images, (SMALL, SMALL), mode="bilinear", antialias=True)
 
 
-def mix_images(images: torch.Tensor, mixup: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mix each image with another of its batch: the mixtures, the places of the others, and the share of the first.
+def mix_images(images: torch.Tensor, targets: torch.Tensor, mixup: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix each image (N, 1, H, W) with another of its batch, and its target (N, 7) with the other's, in one proportion.
 
-    That share is the larger of the two. Since each image is once the first and once the other, no mixture is thereby
-    likelier or less so; but a label is that of what is mostly seen, and the accuracy met in training means something.
-    Draws from the default generators."""
+    The share of the first is the larger of the two. Since each image is once the first and once the other, no mixture
+    is thereby likelier or less so; but its likeliest class is that of what is mostly seen, and the accuracy met in
+    training means something. Draws from the default generators."""
     order = torch.randperm(len(images), device=images.device)
     concentration = torch.tensor(mixup, device=images.device)
     share = torch.distributions.Beta(concentration, concentration).sample()
     share = torch.maximum(share, 1 - share)
-    return torch.lerp(images[order], images, share), order, share
+    return torch.lerp(images[order], images, share), torch.lerp(targets[order], targets, share)
 
 
-TEACHING = 0.5
-"""Share of the loss that teachers' answers make up, beside the label, where an experiment has teachers."""
+class Teachers:
+    """Trained networks, whose answers are learnt beside the labels: they tell which classes an image is like too
+    (Hinton et al. 2015, arXiv:1503.02531).
+
+    networks: on the device, in evaluation; keep: whether answers are kept, for draws that come again."""
+
+    def __init__(self, networks: list[nn.Module], keep: bool):
+        self.networks, self.keep = networks, keep
+        self.answers: dict[tuple[int, int], torch.Tensor] = {}
+
+    @torch.no_grad()
+    def ask(self, images: torch.Tensor, draw: int, number: int) -> torch.Tensor:
+        """The mean of their probabilities, float32 (N, 7), for the images (N, 1, H, W) of the batch of that number in
+        a draw, as training shows them to the network that learns: that teachers see the very same mixture and crop is
+        Beyer et al.'s advice (2022, arXiv:2106.05237)."""
+        if (draw, number) in self.answers:
+            return self.answers[draw, number]
+        answers = torch.stack([network(images).float().softmax(-1) for network in self.networks]).mean(0)
+        if self.keep:
+            self.answers[draw, number] = answers
+        return answers
 
 
-@torch.no_grad()
-def ask_teachers(teachers: list[nn.Module], images: torch.Tensor) -> torch.Tensor:
-    """The mean of their probabilities for images (N, 1, H, W), as training shows them to the network that learns:
-    float32 (N, 7). Such answers tell it which classes an image is like too (Hinton et al. 2015, arXiv:1503.02531);
-    that teachers see the very same mixture and crop is Beyer et al.'s advice (2022, arXiv:2106.05237)."""
-    return torch.stack([teacher(images).float().softmax(-1) for teacher in teachers]).mean(0)
+@contextlib.contextmanager
+def climb(model: nn.Module, radius: float):
+    """For as long as the context lasts, the weights lie uphill, by so much along the gradient they have; batch norms'
+    running statistics are then left alone."""
+    weights = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        length = torch.stack(torch._foreach_norm([weight.grad for weight in weights])).norm() + 1e-12
+        step = [weight.grad * (radius / length) for weight in weights]
+        before = [weight.clone() for weight in weights]
+        torch._foreach_add_(weights, step)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(weights, before)
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
 
 
 VIEWS = ("plain", "flip", "ten_crops")
+EDGE = 2
+"""Pixels by which ten crops move a whole image into the corners."""
 
 
-def make_views(images: torch.Tensor, view: str) -> list[torch.Tensor]:
+def make_views(images: torch.Tensor, view: str, window: int = 0) -> list[torch.Tensor]:
     """What the network is shown of images (N, 1, H, W) at test time, each of the same shape.
 
-    plain: the images; flip: their mirror images too; ten_crops: both, moved by two pixels into each
-    corner too, black coming in at the edges."""
-    shown = [images]
+    plain: the images; flip: their mirror images too; ten_crops: both, moved by `EDGE` pixels into each corner too,
+    black coming in at the edges. With a window, of that side: the middle of each image, and its corners."""
+    height, width = images.shape[-2:]
+    tall, wide = (window, window) if window else (height, width)
+    top, left = (height - tall) // 2, (width - wide) // 2
+    shown = [images[..., top : top + tall, left : left + wide]]
     if view == "ten_crops":
-        height, width = images.shape[-2:]
-        padded = F.pad(images, [2] * 4)
-        shown += [padded[..., i : i + height, j : j + width] for i in (0, 4) for j in (0, 4)]
+        padded = images if window else F.pad(images, [EDGE] * 4)
+        tops, lefts = ((0, whole - part) for whole, part in zip(padded.shape[-2:], (tall, wide)))
+        shown += [padded[..., top : top + tall, left : left + wide] for top in tops for left in lefts]
     return shown if view == "plain" else shown + [one.flip(-1) for one in shown]
 
 
-def judge_views(model: nn.Module, images: torch.Tensor, view: str) -> torch.Tensor:
+def judge_views(model: nn.Module, images: torch.Tensor, view: str, window: int = 0) -> torch.Tensor:
     """Logits (N, 7) of a network for images (N, 1, H, W) under a view: of several images, the logarithm of the mean
-    of their probabilities."""
-    logits = [model(one) for one in make_views(images, view)]
+    of their probabilities. window: side of what of each image the network is shown; 0 is all of it."""
+    logits = [model(one) for one in make_views(images, view, window)]
     if len(logits) == 1:
         return logits[0]
     return torch.stack(logits).log_softmax(-1).logsumexp(0) - math.log(len(logits))

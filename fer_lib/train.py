@@ -15,7 +15,7 @@ import platform
 import re
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +28,16 @@ from tqdm import tqdm
 
 from fer_lib import __version__, record
 from fer_lib.augment import augment_batch
-from fer_lib.data import Dataset, Split, load_data
+from fer_lib.data import EMOTIONS, Dataset, Split, load_data, load_votes
 from fer_lib.evaluate import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment
 from fer_lib.models import count_parameters
-from fer_lib.preprocess import balance_classes, scale_pixels
+from fer_lib.preprocess import balance_classes, scale_pixels, share_votes
 from fer_lib.recipe import (
-    TEACHING,
-    ask_teachers,
+    Recipe,
+    Teachers,
     average_weights,
+    climb,
     judge_views,
     make_optimizer,
     mix_images,
@@ -74,11 +75,15 @@ def choose_hardware() -> Hardware:
     """Take CUDA, else MPS, else the CPU; bfloat16 and channels_last where they are fast.
 
     On a CPU that is where it multiplies bfloat16 matrices itself: about three times as fast as float32 with AMX,
-    1.7 to 2.7 times with AVX-512 alone. Other CPUs imitate bfloat16, which saves nothing.
+    1.7 to 2.7 times with AVX-512 alone. Other CPUs imitate bfloat16, which saves nothing. With $FER_PRECISION set to
+    float32 all are taken for such a CPU, so that what it computes can be seen on any.
     """
     plain, fast = (torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)
+    if os.environ.get("FER_PRECISION") == "float32":
+        return Hardware(torch.device("cpu"), f"{platform.machine()} CPU", *plain)
     if torch.cuda.is_available():
         quick = torch.cuda.get_device_capability() >= (8, 0)
+        torch.backends.cudnn.benchmark = True  # shapes are few
         return Hardware(torch.device("cuda"), torch.cuda.get_device_name(), *(fast if quick else plain))
     if torch.backends.mps.is_available():
         return Hardware(torch.device("mps"), f"Apple {platform.machine()} GPU", *plain)
@@ -164,17 +169,23 @@ def train_run(
 @dataclass
 class Learner:
     """What training changes: a model, its optimizer, and the moving average of its weights, if the recipe has one;
-    and the trained networks that it learns from."""
+    and the trained networks that it learns from, if it has any."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: AveragedModel | None
-    teachers: list[nn.Module] = field(default_factory=list)
+    teachers: Teachers | None = None
 
     @property
     def judged(self) -> nn.Module:
         """The network that is evaluated and kept."""
         return self.model if self.average is None else self.average.module
+
+    def step(self) -> None:
+        """Change the weights by their gradient, and the moving average by the weights."""
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
 
     def state_dict(self) -> dict:
         parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
@@ -186,7 +197,7 @@ class Learner:
 
 
 def make_learner(experiment: Experiment, hardware: Hardware) -> Learner:
-    """A fresh one, its weights from the default generator."""
+    """A fresh one, its weights from the default generator, without teachers."""
     model = hardware.place(experiment.build_model())
     optimizer = make_optimizer(model, experiment.learning_rate, experiment.recipe)
     return Learner(model, optimizer, average_weights(model, experiment.recipe))
@@ -208,21 +219,23 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
     split, validation = dataset.train, dataset.validation
     if experiment.balance:
         split = balance_classes(split, experiment.upsampling, seed=seed)
-    images, labels = hardware.put(split.images), torch.from_numpy(split.labels).to(hardware.device)
+    images, targets = hardware.put(split.images), make_targets(experiment, dataset, split).to(hardware.device)
     with torch.random.fork_rng():  # leave the caller's random numbers alone
         torch.manual_seed(seed)
         learner = make_learner(experiment, hardware)
         teachers = record.find_teachers(experiment, dataset)
-        learner.teachers = [hardware.place(record.load_model(run)) for run in teachers]
+        if teachers:
+            networks = [hardware.place(record.load_model(run)) for run in teachers]
+            learner.teachers = Teachers(networks, keep=experiment.recipe.draws > 0)
         checkpoint = work / "checkpoint.pt"
         history, best = load_checkpoint(checkpoint, experiment, dataset, learner)
         for row in history:
             mirror.log_epoch(row)
-        with make_progress_bar(experiment, dataset, seed, len(history), len(labels)) as bar:
+        with make_progress_bar(experiment, dataset, seed, len(history), len(targets)) as bar:
             while not is_finished(history, experiment):
                 start = time.perf_counter()
                 epoch = len(history) + 1
-                measured = train_one_epoch(learner, images, labels, experiment, hardware, seed, epoch, bar)
+                measured = train_one_epoch(learner, images, targets, experiment, hardware, seed, epoch, bar)
                 logits = predict_logits(learner.judged, validation, experiment, hardware)
                 row = {
                     "epoch": epoch,
@@ -246,60 +259,93 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
 def train_one_epoch(
     learner: Learner,
     images: torch.Tensor,
-    labels: torch.Tensor,
+    targets: torch.Tensor,
     experiment: Experiment,
     hardware: Hardware,
     seed: int,
     epoch: int,
     bar: tqdm,
 ) -> dict[str, float]:
-    """See each image once, in random order; return what was met on the way: train_loss, train_accuracy,
-    and for each layer of weights gradient_norm/<name>, the Euclidean norm, in the mean over the batches.
+    """See each image once, in random order; return what was met on the way, see `Meter`.
 
-    images: uint8 (N, 1, 48, 48) and labels: int64 (N,), both on the device."""
-    model, optimizer, recipe = learner.model.train(), learner.optimizer, experiment.recipe
-    generator = seed_epoch(seed, epoch, hardware.device)
-    weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}
-    total_loss, correct = (torch.zeros((), device=hardware.device) for _ in range(2))
-    norms = torch.zeros(len(weights), device=hardware.device)
-    order = torch.randperm(len(labels), generator=generator, device=hardware.device)
+    images: uint8 (N, 1, 48, 48) and targets: of `make_targets`, both on the device; epoch: from 1."""
+    model, recipe, meter = learner.model.train(), experiment.recipe, Meter(learner.model)
+    draw = recipe.find_draw(epoch)
+    generator = seed_epoch(seed, draw, hardware.device)
+    order = torch.randperm(len(targets), generator=generator, device=hardware.device)
     batches = [batch for batch in order.split(experiment.batch_size) if len(batch) > 1]  # batch norm needs two
     for number, batch in enumerate(batches):
-        progress = max(0, epoch - 1 + number / len(batches)) / experiment.epochs  # epoch 0 is of no training
-        set_learning_rate(optimizer, experiment.learning_rate, recipe, progress)
+        progress = (epoch - 1 + number / len(batches)) / experiment.epochs
+        set_learning_rate(learner.optimizer, experiment.learning_rate, recipe, progress)
         inputs = augment_batch(make_inputs(images[batch], experiment, hardware), experiment.augmentation, generator)
+        wanted, answers = targets[batch], None
         if progress < recipe.small_share:
             inputs = shrink_images(inputs)
-        targets = labels[batch]
         if recipe.mixup:
-            inputs, others, share = mix_images(inputs, recipe.mixup)
-        with hardware.autocast():
-            logits = model(inputs)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
-        if recipe.mixup:
-            other_loss = F.cross_entropy(logits.float(), targets[others], label_smoothing=recipe.label_smoothing)
-            loss = torch.lerp(other_loss, loss, share)
+            inputs, wanted = mix_images(inputs, wanted, recipe.mixup)
         if learner.teachers:
             with hardware.autocast():
-                answers = ask_teachers(learner.teachers, inputs)
-            loss = torch.lerp(loss, F.cross_entropy(logits.float(), answers), TEACHING)
-        optimizer.zero_grad()
+                answers = learner.teachers.ask(inputs, draw, number)
+        learner.optimizer.zero_grad()
+        logits, loss = run_forward(model, inputs, wanted, answers, recipe, hardware)
         loss.backward()
-        optimizer.step()
-        if learner.average is not None:
-            learner.average.update_parameters(model)
-        with torch.no_grad():
-            total_loss += loss * len(batch)
-            correct += (logits.argmax(1) == targets).sum()
-            norms += torch.stack([weight.grad.norm() for weight in weights.values()])
+        if recipe.sharpness:
+            with climb(model, recipe.sharpness):
+                learner.optimizer.zero_grad()
+                run_forward(model, inputs, wanted, answers, recipe, hardware)[1].backward()
+        learner.step()
+        meter.add(logits, loss, wanted)
         bar.update()
-    seen = sum(map(len, batches))
-    mean_norms = (norms / len(batches)).tolist()
-    return {
-        "train_loss": total_loss.item() / seen,
-        "train_accuracy": correct.item() / seen,
-        **{f"gradient_norm/{name}": norm for name, norm in zip(weights, mean_norms)},
-    }
+    return meter.summarise()
+
+
+def run_forward(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    wanted: torch.Tensor,
+    answers: torch.Tensor | None,
+    recipe: Recipe,
+    hardware: Hardware,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, 7) of inputs (N, 1, H, W), and the loss that is to fall: cross-entropy with what is wanted, and, where
+    there are teachers, with their answers, both probabilities (N, 7)."""
+    with hardware.autocast():
+        logits = model(inputs)
+    logits = logits.float()
+    loss = F.cross_entropy(logits, wanted, label_smoothing=recipe.label_smoothing)
+    if answers is not None:
+        loss = torch.lerp(loss, F.cross_entropy(logits, answers), recipe.teaching)
+    return logits, loss
+
+
+class Meter:
+    """What is met on the way through an epoch, summed on the device, which need not be waited for.
+
+    In the mean over the images train_loss and train_accuracy (0-1, the likeliest class against the one that is most
+    wanted); in the mean over the batches gradient_norm/<name>, the Euclidean norm, of each layer of weights."""
+
+    def __init__(self, model: nn.Module):
+        self.weights = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}
+        device = next(model.parameters()).device
+        self.loss, self.correct = (torch.zeros((), device=device) for _ in range(2))
+        self.norms = torch.zeros(len(self.weights), device=device)
+        self.images = self.batches = 0
+
+    @torch.no_grad()
+    def add(self, logits: torch.Tensor, loss: torch.Tensor, wanted: torch.Tensor) -> None:
+        """Take in a batch whose gradients are still there. logits, wanted: (N, 7)."""
+        self.loss += loss * len(logits)
+        self.correct += (logits.argmax(1) == wanted.argmax(1)).sum()
+        self.norms += torch.stack(torch._foreach_norm([weight.grad for weight in self.weights.values()]))
+        self.images, self.batches = self.images + len(logits), self.batches + 1
+
+    def summarise(self) -> dict[str, float]:
+        norms = (self.norms / self.batches).tolist()
+        return {
+            "train_loss": self.loss.item() / self.images,
+            "train_accuracy": self.correct.item() / self.images,
+            **{f"gradient_norm/{name}": norm for name, norm in zip(self.weights, norms)},
+        }
 
 
 def measure_first_gradients(
@@ -310,17 +356,28 @@ def measure_first_gradients(
     hardware, rows = replace(choose_hardware(), precision=torch.float32), {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums of another order would differ in the third digit
-    for seed in seeds:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            learner = make_learner(experiment, hardware)
-            chosen = np.random.default_rng(seed).permutation(len(dataset.train))[:images]
-            batch = hardware.put(dataset.train.images[chosen])
-            labels = torch.from_numpy(dataset.train.labels[chosen]).to(hardware.device)
-            one_batch = replace(experiment, batch_size=images)
-            rows[seed] = train_one_epoch(learner, batch, labels, one_batch, hardware, seed, 0, tqdm(disable=True))
-    torch.set_num_threads(threads)
+    try:
+        for seed in seeds:
+            rows[seed] = _measure_first_gradients(experiment, dataset, seed, images, hardware)
+    finally:
+        torch.set_num_threads(threads)
     return pd.DataFrame.from_dict(rows, orient="index").filter(like="gradient_norm/")
+
+
+def _measure_first_gradients(experiment, dataset, seed, count, hardware) -> dict[str, float]:
+    chosen = np.random.default_rng(seed).permutation(len(dataset.train))[:count]
+    split = replace(dataset.train, images=dataset.train.images[chosen], labels=dataset.train.labels[chosen])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = hardware.place(experiment.build_model()).train()
+        generator, targets = seed_epoch(seed, 0, hardware.device), one_hot(split.labels).to(hardware.device)
+        order = torch.randperm(len(split), generator=generator, device=hardware.device)
+        inputs = make_inputs(hardware.put(split.images)[order], experiment, hardware)
+        inputs, meter = augment_batch(inputs, experiment.augmentation, generator), Meter(model)
+        logits, loss = run_forward(model, inputs, targets[order], None, experiment.recipe, hardware)
+        loss.backward()
+        meter.add(logits, loss, targets[order])
+    return meter.summarise()
 
 
 @torch.inference_mode()
@@ -332,7 +389,8 @@ def predict_logits(
     view: of `recipe.judge_views`."""
     model.eval()
     batches = hardware.put(split.images).split(INFERENCE_BATCH.get(hardware.device.type, 1024))
-    logits = [judge_views(model, make_inputs(batch, experiment, hardware), view) for batch in batches]
+    window = experiment.augmentation.window
+    logits = [judge_views(model, make_inputs(batch, experiment, hardware), view, window) for batch in batches]
     return torch.cat(logits).cpu().numpy()
 
 
@@ -340,6 +398,23 @@ def make_inputs(images: torch.Tensor, experiment: Experiment, hardware: Hardware
     """What the network is given: float32 (N, 1, 48, 48), 0-1, or 0-255 where the experiment does not scale."""
     inputs = scale_pixels(images) if experiment.scale else images.float()
     return inputs.contiguous(memory_format=hardware.memory_format)
+
+
+def one_hot(labels: np.ndarray) -> torch.Tensor:
+    """Labels, int64 (N,), as probabilities: float32 (N, 7)."""
+    return F.one_hot(torch.from_numpy(labels), len(EMOTIONS)).float()
+
+
+def make_targets(experiment: Experiment, dataset: Dataset, split: Split) -> torch.Tensor:
+    """What the network is to answer for each image of the training split, balanced or not: probabilities, float32
+    (N, 7), all at the label, or, in an experiment with votes, shared out as FER+'s taggers did, see `share_votes`."""
+    if not experiment.votes:
+        return one_hot(split.labels)
+    if (votes := load_votes(dataset)) is None:
+        raise ValueError(
+            f"{experiment.name} needs FER+'s votes: name fer2013new.csv in FER_VOTES, or put it into data/"
+        )
+    return torch.from_numpy(share_votes(votes, split))
 
 
 def calc_loss(logits: np.ndarray, labels: np.ndarray) -> float:

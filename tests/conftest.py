@@ -38,12 +38,23 @@ def drawn():
     return data.load_data("drawn")
 
 
+def take_first(dataset, name, count):
+    """The first so many faces of each split."""
+    images = np.concatenate([split.images[:count] for split in dataset.splits.values()])
+    codes = np.concatenate([4 * split.labels[:count] + usage for usage, split in enumerate(dataset.splits.values())])
+    return data.build_dataset(name, images, codes.astype(np.uint8))
+
+
 @pytest.fixture(scope="session")
 def small(drawn):
-    """The first 64 faces of each drawn split: enough to run on, too few to learn from."""
-    images = np.concatenate([split.images[:64] for split in drawn.splits.values()])
-    codes = np.concatenate([4 * split.labels[:64] + usage for usage, split in enumerate(drawn.splits.values())])
-    return data.build_dataset("small", images, codes.astype(np.uint8))
+    """64 drawn faces of each split: enough to run on, too few to learn from."""
+    return take_first(drawn, "small", 64)
+
+
+@pytest.fixture(scope="session")
+def tiny(drawn):
+    """12 drawn faces of each split, for networks of which one image takes long."""
+    return take_first(drawn, "tiny", 12)
 
 
 @pytest.fixture(scope="session")

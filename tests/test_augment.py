@@ -84,6 +84,17 @@ def test_the_mean_over_many_draws_is_torchvisions(ours, theirs):
     assert (mine - image[0]).abs().mean() > 0.05  # and neither left the image as it was
 
 
+def test_a_window_is_cut_out_anywhere_within_the_image():
+    """Of 9 x 9 places each; the pixel at the window's corner tells which."""
+    places = torch.arange(48.0)[:, None] * 48 + torch.arange(48.0)
+    cut = augment_batch(places.expand(5000, 1, 48, 48), Augmentation(window=40), generate())
+    assert cut.shape == (5000, 1, 40, 40)
+    top, left = cut[:, 0, 0, 0] // 48, cut[:, 0, 0, 0] % 48
+    assert set(top.tolist()) == set(left.tolist()) == set(range(9))
+    expected = places[None, :40, :40] + cut[:, 0, :1, :1]  # as if the corner were moved there
+    torch.testing.assert_close(cut[:, 0], expected)
+
+
 def test_draws_come_from_the_generator_alone():
     images, everything = make_batch(), Augmentation(0.5, 10, 4, 0.2, 10, 0.2, 0.5)
     first, same, other = (augment_batch(images, everything, generate(seed)) for seed in (1, 1, 2))
@@ -150,6 +161,8 @@ def test_an_erased_box_is_one_grey_and_of_a_size_within_bounds():
         {"shift": 300},
         {"light": -0.1},
         {"erasing": 1.1},
+        {"window": 49},
+        {"window": 3},
     ],
 )
 def test_senseless_values_are_refused(wrong):

@@ -124,10 +124,9 @@ def list_changes(before, after):
 
 
 def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
-    *ladder, top, wide, varied = (EXPERIMENTS[name] for name in list_ladder())
-    *additions, taught, momentum = (EXPERIMENTS[name] for name in list_additions())
-    steps = [e.step for e in (*ladder, top, *additions, wide, varied, taught, momentum)]
-    assert steps == [f"S{number}" for number in range(1, 18)]
+    *ladder, top, wide, varied, full_size, learnt = (EXPERIMENTS[name] for name in list_ladder())
+    *additions, taught, momentum, sharpness = (EXPERIMENTS[name] for name in list_additions())
+    additions.append(sharpness)
     lengths, sizes = {"epochs", "patience"}, {"options.widths", "options.blocks"}
     for before, after in [*zip(ladder, [*ladder[1:], top]), (top, wide), *((top, addition) for addition in additions)]:
         changes = list_changes(before, after)
@@ -137,6 +136,42 @@ def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
     assert list_changes(top, momentum) == {"recipe.optimizer", "recipe.weight_decay", "learning_rate"}
     kinds = {"augmentation.zoom", "augmentation.light", "augmentation.erasing", "recipe.small_share"}
     assert list_changes(wide, varied) == kinds | lengths
+    plain, unlabelled = EXPERIMENTS["s19_plain"], EXPERIMENTS["s21_taught_alone"]
+    assert list_changes(full_size, plain) == {"model", *(f"options.{name}" for name in dict(full_size.options))}
+    assert list_changes(full_size, learnt) == {"teachers", "recipe.teaching", "recipe.draws"} | lengths
+    assert list_changes(learnt, unlabelled) == {"recipe.teaching"}
+
+
+@pytest.mark.parametrize("name", ["s23_tiny_taught", "v1_votes"])
+def test_the_small_network_is_taught_and_voted_for_by_no_other_means(name):
+    changes = list_changes(EXPERIMENTS["s5_averaging"], EXPERIMENTS[name])
+    teaching = {"teachers", "recipe.teaching", "recipe.draws"}
+    assert {change for change in changes if not change.startswith("augmentation.")} == (
+        teaching if name == "s23_tiny_taught" else {"votes"}
+    )
+
+
+@pytest.mark.parametrize(("family", "words"), [("da", "no_dropout"), ("db", "dropout")])
+def test_dropout_alone_is_what_its_runs_in_the_dispute_change(family, words):
+    basis = {"da": "a5_deeper_head", "db": "b3_three_layer_resnet"}[family]
+    plain, *_ = list_treatments(basis)
+    every = next(name for name in list_treatments(basis) if name.split("_", 1)[1] in ("all", "three_layer_resnet"))
+    for name in (plain, every):
+        (other,) = [
+            e for e in EXPERIMENTS.values()
+            if e.report == "D" and e.name.startswith(family) and e.name.endswith(words)
+            and e.augmentation == EXPERIMENTS[name].augmentation
+        ]  # fmt: skip
+        changes = list_changes(EXPERIMENTS[name], other)
+        assert changes and all("drop" in change for change in changes)
+
+
+def test_in_the_second_regime_every_step_of_both_reports_converges_and_nothing_else_changes():
+    steps = [e for e in EXPERIMENTS.values() if e.report in "AB"]
+    assert len(steps) == len([e for e in EXPERIMENTS.values() if e.report == "C"])
+    for step in steps:
+        assert list_changes(step, EXPERIMENTS[f"c{step.name}"]) == {"recipe.schedule", "patience"}
+        assert EXPERIMENTS[f"c{step.name}"].patience == step.epochs
 
 
 @needs_fer2013

@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
-from fer_lib import record, train
+from fer_lib import data, record, train
+from fer_lib.augment import Augmentation
 from fer_lib.evaluate import calc_accuracy, calc_probabilities
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.recipe import Recipe
 from fer_lib.train import find_best, get_runs, is_finished, main, train_run
 from tests.conftest import PROJECT
 
@@ -121,19 +124,72 @@ def write_teacher(name, dataset, bias):
     return record.write_run(experiment, dataset, 0, {}, {}, [{"epoch": 1}], {}, weights)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_trains_in_the_smoke_profile(name, small):
+@pytest.mark.parametrize("name", [e.name for e in EXPERIMENTS.values() if e.report != "C"])
+def test_every_experiment_trains_in_the_smoke_profile(name, tiny, monkeypatch):
     """One epoch: finite losses, gradients in every layer, a record that is read back."""
     experiment = replace(EXPERIMENTS[name], epochs=1)
+    monkeypatch.setattr(train, "load_votes", lambda dataset: draw_votes(36))
     for teacher in experiment.teachers:
-        train_run(replace(EXPERIMENTS[teacher], epochs=1), small, seed=0)
-    (run,) = get_runs(experiment, small, [0])
+        untrained = EXPERIMENTS[teacher].build_model().state_dict()
+        record.write_run(EXPERIMENTS[teacher], tiny, 0, {}, {}, [{"epoch": 1}], {}, untrained)
+    (run,) = get_runs(experiment, tiny, [0])
     row = run.history.iloc[0]
     assert np.isfinite(row.to_numpy()).all() and (row.filter(like="gradient_norm/") > 0).all()
     assert {"validation", "test"} <= set(run.logits)
     for name, logits in run.logits.items():
-        assert logits.shape == (len(small.splits[name.split("_")[0]]), 7)
-    assert get_runs(experiment, small, [0])[0].results == run.results
+        assert logits.shape == (len(tiny.splits[name.split("_")[0]]), 7)
+    assert get_runs(experiment, tiny, [0])[0].results == run.results
+
+
+def draw_votes(rows):
+    """Ten votes for each row, at random."""
+    counts = np.random.default_rng(0).multinomial(10, np.full(len(data.VOTES), 1 / len(data.VOTES)), rows)
+    return pd.DataFrame(counts, columns=list(data.VOTES))
+
+
+def test_votes_are_what_the_network_is_to_answer(small, monkeypatch):
+    experiment = EXPERIMENTS["v1_votes"]
+    with pytest.raises(ValueError, match="v1_votes needs FER.'s votes: name fer2013new.csv in FER_VOTES"):
+        train.make_targets(experiment, small, small.train)
+    votes = draw_votes(192)
+    votes.iloc[small.train.rows[3]] = [0] * 7 + [5, 3, 2]  # none of the seven: the label stands
+    monkeypatch.setattr(train, "load_votes", lambda dataset: votes)
+    targets = train.make_targets(experiment, small, small.train)
+    own = votes.iloc[small.train.rows[0]]
+    names = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
+    expected = own[names].to_numpy(float) / own[names].sum()
+    np.testing.assert_allclose(targets[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(targets[3], np.eye(7)[small.train.labels[3]])
+
+
+def test_a_resumed_run_asks_its_teachers_again_and_ends_with_the_same_numbers(brief, small, monkeypatch, own_folders):
+    taught = replace(
+        brief, epochs=5, patience=5, teachers=("a2_batchnorm",), recipe=Recipe(teaching=0.8, draws=2),
+        augmentation=Augmentation(flip=0.5, window=40), model="StrongCNN", options=(("widths", (8,)), ("blocks", (1,))),
+    )  # fmt: skip
+    write_teacher("a2_batchnorm", small, [0, 0, 0, 0, 20, 20, 20])
+    teacher = record.find_folder(EXPERIMENTS["a2_batchnorm"], small.name, 0)
+    monkeypatch.setattr(record, "load_model", lambda run: EXPERIMENTS["s1_deeper"].build_model().eval())
+    whole = train_run(taught, small, seed=0)
+    shutil.copytree(teacher, own_folders / "again" / "a2_batchnorm" / teacher.name)
+    monkeypatch.setenv("FER_RUNS", str(own_folders / "again"))
+    predict, calls = train.predict_logits, []
+
+    def stop_in_the_fourth_epoch(*args):
+        calls.append(args)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return predict(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict_logits", stop_in_the_fourth_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(taught, small, seed=0)
+    resumed = train_run(taught, small, seed=0)
+    for name, logits in whole.logits.items():
+        np.testing.assert_array_equal(resumed.logits[name], logits)
+    columns = whole.history.columns.drop("seconds")
+    pd.testing.assert_frame_equal(resumed.history[columns], whole.history[columns], check_exact=True)
 
 
 def test_half_the_loss_is_of_what_the_teachers_say(brief, small):
