@@ -401,8 +401,8 @@ def list_ladder() -> list[str]:
 
 def list_additions() -> list[str]:
     """What is tried on top of the ladder's fifth step, one thing each: additions to the images, the recipe or the
-    network, then more epochs, a teacher, and other optimizers."""
-    return [*(name for name, _, _ in _ADDITIONS), *(e.name for e in (_LONGER, _TAUGHT, _MOMENTUM, _SHARPNESS))]
+    network, then more epochs, a teacher, and another optimizer."""
+    return [*(name for name, _, _ in _ADDITIONS), *(e.name for e in (_LONGER, _TAUGHT, _MOMENTUM))]
 
 
 def list_treatments(name: str) -> list[str]:
