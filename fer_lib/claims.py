@@ -1,0 +1,289 @@
+"""What the two reports say, statement by statement, and what the records say to it.
+
+The statements are in reports/claims.yaml, with the rules by which they are judged; the verdicts, which `make results`
+writes, in reports/verdicts.csv. Everything that is told of a claim is read from there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from fer_lib.data import PROJECT
+from fer_lib.experiments import EXPERIMENTS, Experiment
+from fer_lib.statistics import Effect, choose_confidence, estimate_contrast, moderate_variances, weigh
+
+REPORTS = PROJECT / "reports"
+VERDICTS = ("true", "false", "too small to matter", "undecided")
+MOST_SEEDS = 100  # more are not worth saying
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured. column: of `tables.collect_results`; unit: "points", of shares 0-1, or "times", of natural
+    logarithms of a ratio; matters: the smallest effect that does, in the column's own unit; words: its name."""
+
+    column: str
+    unit: str
+    matters: float
+    words: str
+
+    def format(self, value: float, sign: bool = True) -> str:
+        """An effect in words: "+1.2", or "×1.2"; a dash for NaN."""
+        if np.isnan(value):
+            return "—"
+        if self.unit == "points":
+            return f"{100 * value:{'+' if sign else ''}.1f}"
+        return f"×{np.format_float_positional(np.exp(value), 3, fractional=False, trim='-')}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One thing that a report says, and the contrast that it is judged by.
+
+    number: "A-C6.2"; claim: "A-C6"; says: it, in English; quantity: or None where nothing was recorded that bears on
+    it, which `lacks` then says; after, before: experiments; expects: "more", "less" or "no more"; reported: the
+    report's own effect, in the quantity's unit, or NaN; times: what the contrast is multiplied by."""
+
+    number: str
+    claim: str
+    says: str
+    quantity: Quantity | None = None
+    after: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    expects: str = "more"
+    reported: float = np.nan
+    times: float = 1.0
+    lacks: str = ""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {name: self.times * weight for name, weight in weigh(self.after, self.before).items()}
+
+    @property
+    def contrast(self) -> str:
+        """Which steps are compared, in words: "A4, A5 − A3, A5b"."""
+        sides = [", ".join(EXPERIMENTS[name].label for name in names) for names in (self.after, self.before)]
+        return " − ".join(side for side in sides if side)
+
+    def judge(self, low: float, high: float) -> str:
+        """The verdict that an interval gives, by the rules at the head of reports/claims.yaml."""
+        if self.expects == "less":
+            low, high = -high, -low
+        matters = self.quantity.matters
+        if np.isnan(low):
+            return "undecided"
+        if self.expects == "no more":
+            return "true" if high < matters else "false" if low > 0 else "undecided"
+        if -matters < low and high < matters:
+            return "too small to matter"
+        return "true" if low > 0 else "false" if high < matters else "undecided"
+
+    def is_decided(self, effect: Effect, confidence: float) -> bool:
+        return self.judge(*effect.find_interval(confidence)) != "undecided"
+
+
+QUESTIONS = "Q"
+
+
+def read_claims() -> tuple[dict[str, str], list[Statement]]:
+    """The claims, {number: what the report says}, and the statements that they consist of, in order; at the end, under
+    no claim but `QUESTIONS`, what neither report says and their dispute asks.
+
+    Raises ValueError for a statement that cannot be understood, naming it."""
+    given = yaml.safe_load((REPORTS / "claims.yaml").read_text(encoding="utf-8"))
+    quantities = {name: _read_quantity(fields) for name, fields in given["quantities"].items()}
+    claims, statements = {}, []
+    for claim, fields in given["claims"].items():
+        claims[claim] = fields["says"]
+        for place, statement in enumerate(fields["statements"], start=1):
+            statements.append(_read_statement(claim, f"{claim}.{place}", statement, quantities))
+    for place, question in enumerate(given["questions"], start=1):
+        statements.append(_read_statement(QUESTIONS, f"{QUESTIONS}{place}", question, quantities))
+    return claims, statements
+
+
+def _read_quantity(fields: dict) -> Quantity:
+    matters = fields["matters"] / 100 if fields["unit"] == "points" else np.log(fields["matters"])
+    return Quantity(**fields | {"matters": float(matters)})
+
+
+def _read_statement(claim: str, number: str, fields: dict, quantities: dict[str, Quantity]) -> Statement:
+    if "lacks" in fields:
+        return Statement(number, claim, **fields)
+    try:
+        fields = fields | {"quantity": quantities[fields["quantity"]]}
+        fields |= {side: tuple(EXPERIMENTS[name].name for name in fields[side]) for side in ("after", "before")}
+    except KeyError as error:
+        raise ValueError(f"reports/claims.yaml, {number}: no {error}") from error
+    if "reported" in fields:
+        fields["reported"] /= 100
+    statement = Statement(number, claim, **fields)
+    if statement.expects not in ("more", "less", "no more") or not statement.after:
+        raise ValueError(f"reports/claims.yaml, {number}: expects more, less or no more, of one experiment at least")
+    return statement
+
+
+# --- from records to verdicts -------------------------------------------------------------------
+
+
+def name_family(experiment: Experiment) -> str:
+    """Experiments whose runs can be taken to scatter alike: a report's steps and the dispute's runs of its network."""
+    if experiment.report == "D":
+        return experiment.name[1].upper()
+    return experiment.step[:2] if experiment.report == "C" else experiment.report
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All runs of all experiments, as contrasts need them.
+
+    table: of `tables.collect_results`, further columns joined; right: {(split, experiment): bool (runs, N)}, which
+    images each run answers rightly, or nothing, where the labels are not at hand; trials: {experiment: of
+    `search.read_trials`}, for `sensitivity`."""
+
+    table: pd.DataFrame
+    right: Mapping[tuple[str, str], np.ndarray]
+
+    def estimate(self, weights: Mapping[str, float], column: str) -> Effect | None:
+        """A contrast of a column; None if an experiment has no run that has it."""
+        if column not in self.table:
+            return None
+        found = self.table.dropna(subset=[column])
+        values = {name: group[column].to_numpy() for name, group in found.groupby("experiment", sort=False)}
+        if not set(weights) <= set(values):
+            return None
+        families = {name: name_family(EXPERIMENTS[name]) for name in values}
+        scatters = {}
+        for family in {families[name] for name in weights}:
+            scatters |= moderate_variances({name: values[name] for name in values if families[name] == family})
+        split, _, what = column.partition("_")
+        images = {name: self.right[split, name] for name in weights} if what == "accuracy" and self.right else None
+        return estimate_contrast(weights, values, scatters, images)
+
+
+def judge_statements(
+    statements: Sequence[Statement], evidence: Evidence, sensitivity: Mapping[str, Effect]
+) -> pd.DataFrame:
+    """A row a statement: its effect, standard error, interval and verdict, the same effect on the test split, for an
+    undecided one the smallest effect that would have been found, and how many seeds of each experiment would decide
+    it, if the effect is what was measured.
+
+    sensitivity: {number: effect} of the statements about the searches, whose units are settings and not seeds."""
+    effects = {}
+    for statement in statements:
+        if statement.quantity is not None:
+            effect = sensitivity.get(statement.number) or evidence.estimate(
+                statement.weights, statement.quantity.column
+            )
+            effects |= {statement: effect} if effect is not None else {}
+    pairs = list(effects.items())
+    confidence = choose_confidence(pairs, lambda pair, level: pair[0].is_decided(pair[1], level))
+    return pd.DataFrame(
+        [_tell_verdict(statement, effects.get(statement), evidence, confidence) for statement in statements]
+    )
+
+
+def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidence, confidence: float) -> dict:
+    row = {"statement": statement.number, "verdict": "undecided", "confidence": confidence, "lacks": statement.lacks}
+    if effect is None:
+        names = [EXPERIMENTS[name].step for name in statement.weights if name not in set(evidence.table["experiment"])]
+        return row | ({"lacks": f"no run of {', '.join(names)} yet"} if names else {})
+    low, high = effect.find_interval(confidence)
+    row |= {
+        "effect": effect.mean,
+        "low": low,
+        "high": high,
+        "error": effect.error,
+        "verdict": statement.judge(low, high),
+    }
+    row["images_share"] = effect.images / (effect.seeds + effect.images) if effect.error else 0.0
+    counts = evidence.table["experiment"].value_counts()
+    row["runs"] = int(sum(counts.get(name, 0) for name in statement.weights))
+    if row["verdict"] == "undecided":
+        row["detectable"] = _find_detectable(effect, confidence)
+        row["seeds_needed"] = _count_seeds_needed(statement, effect, counts, confidence)
+    if statement.quantity.column == "validation_accuracy":
+        test = evidence.estimate(statement.weights, "test_accuracy")
+        low, high = test.find_interval(confidence)
+        row |= {"test": test.mean, "test_low": low, "test_high": high, "test_verdict": statement.judge(low, high)}
+    return row
+
+
+def _find_detectable(effect: Effect, confidence: float, power: float = 0.8) -> float:
+    """The smallest effect that such an interval would exclude zero for, with this probability."""
+    from scipy import stats
+
+    return effect.find_half_width(confidence) + float(stats.norm.ppf(power)) * effect.error
+
+
+def _count_seeds_needed(statement: Statement, effect: Effect, counts: pd.Series, confidence: float) -> int | None:
+    """How many seeds of each experiment, if each has as many, would decide the statement; None if no number would,
+    on so many images."""
+    harmonic = len(statement.weights) / sum(1 / counts[name] for name in statement.weights)
+    for seeds in range(3, MOST_SEEDS + 1):
+        more = replace(effect, seeds=effect.seeds * harmonic / seeds, freedom=effect.freedom * max(1, seeds / harmonic))
+        if statement.is_decided(more, confidence):
+            return seeds
+    return None
+
+
+# --- told ---------------------------------------------------------------------------------------
+
+
+def read_verdicts() -> pd.DataFrame:
+    """What `make results` found: the rows of `judge_statements` by the statements' numbers."""
+    return pd.read_csv(REPORTS / "verdicts.csv", keep_default_na=True).set_index("statement")
+
+
+def tabulate_statements(statements: Sequence[Statement], verdicts: pd.DataFrame) -> pd.DataFrame:
+    """A row a statement, as text: verdict, effect with its interval on validation and on the test split, what the
+    report gives, and how an undecided one would be decided."""
+    return pd.DataFrame([_tabulate_statement(statement, verdicts.loc[statement.number]) for statement in statements])
+
+
+def _tabulate_statement(statement: Statement, verdict: pd.Series) -> dict:
+    row = {"": statement.number, "it says": statement.says, "verdict": f"**{verdict['verdict']}**"}
+    quantity = statement.quantity
+    if quantity is None or pd.isna(verdict["effect"]):
+        return row | {
+            "measured": str(verdict["lacks"]),
+            "steps": statement.contrast,
+            "effect": "—",
+            "test": "—",
+            "reported": "—",
+        }
+    row |= {"measured": quantity.words, "steps": statement.contrast}
+    row["effect"] = format_effect(quantity, verdict["effect"], verdict["low"], verdict["high"])
+    row["test"] = format_effect(quantity, verdict["test"], verdict["test_low"], verdict["test_high"])
+    return row | {"reported": quantity.format(statement.reported)}
+
+
+def format_effect(quantity: Quantity, mean: float, low: float, high: float) -> str:
+    """ "+1.2 (−0.1 to +2.4)"; a dash for none."""
+    if np.isnan(mean):
+        return "—"
+    return f"{quantity.format(mean)} ({quantity.format(low)} to {quantity.format(high)})"
+
+
+def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
+    """What would decide an undecided statement, in a sentence."""
+    if statement.quantity is None or pd.isna(verdict["effect"]):
+        return f"{statement.number}: {verdict['lacks']}."
+    words = f"an effect of {statement.quantity.format(verdict['detectable']).lstrip('+')} would have been found"
+    if pd.isna(verdict["seeds_needed"]):
+        return (
+            f"{statement.number}: {words}; if it is what was measured, no number of seeds decides it on these images."
+        )
+    return (
+        f"{statement.number}: {words}; if it is what was measured, {verdict['seeds_needed']:.0f} seeds would decide it."
+    )
+
+
+def count_verdicts(verdicts: pd.DataFrame) -> str:
+    """A sentence, in Markdown: how many statements are what."""
+    counts = verdicts["verdict"].value_counts()
+    found = ", ".join(f"{counts.get(word, 0)} {word}" for word in VERDICTS)
+    return f"Of the **{len(verdicts)}** statements: {found}."
