@@ -4,7 +4,8 @@ The statements are in reports/claims.yaml, with the rules by which they are judg
 writes, in reports/verdicts.csv. Everything that is told of a claim is read from there.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +13,11 @@ import pandas as pd
 import yaml
 
 from fer_lib.data import PROJECT
-from fer_lib.experiments import EXPERIMENTS, Experiment
-from fer_lib.statistics import Effect, choose_confidence, estimate_contrast, moderate_variances, weigh
+from fer_lib.evaluate import collect_results, measure_sensitivity
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.record import Run
+from fer_lib.search import read_trials
+from fer_lib.statistics import Effect, Scatter, choose_confidence, estimate_contrast, moderate_variances, weigh
 
 REPORTS = PROJECT / "reports"
 VERDICTS = ("true", "false", "too small to matter", "undecided")
@@ -129,13 +133,6 @@ def _read_statement(claim: str, number: str, fields: dict, quantities: dict[str,
 # --- from records to verdicts -------------------------------------------------------------------
 
 
-def name_family(experiment: Experiment) -> str:
-    """Experiments whose runs can be taken to scatter alike: a report's steps and the dispute's runs of its network."""
-    if experiment.report == "D":
-        return experiment.name[1].upper()
-    return experiment.step[:2] if experiment.report == "C" else experiment.report
-
-
 @dataclass(frozen=True)
 class Evidence:
     """All runs of all experiments, as contrasts need them.
@@ -151,17 +148,69 @@ class Evidence:
         """A contrast of a column; None if an experiment has no run that has it."""
         if column not in self.table:
             return None
-        found = self.table.dropna(subset=[column])
-        values = {name: group[column].to_numpy() for name, group in found.groupby("experiment", sort=False)}
+        values = self._read_values(column)
         if not set(weights) <= set(values):
             return None
-        families = {name: name_family(EXPERIMENTS[name]) for name in values}
-        scatters = {}
-        for family in {families[name] for name in weights}:
-            scatters |= moderate_variances({name: values[name] for name in values if families[name] == family})
         split, _, what = column.partition("_")
         images = {name: self.right[split, name] for name in weights} if what == "accuracy" and self.right else None
-        return estimate_contrast(weights, values, scatters, images)
+        return estimate_contrast(weights, values, self.find_scatters(weights, column), images)
+
+    def find_scatters(self, names: Iterable[str], column: str) -> dict[str, Scatter]:
+        """How far runs lie apart in a column, for all experiments of the families of some."""
+        values, scatters = self._read_values(column), {}
+        for family in {EXPERIMENTS[name].family for name in names}:
+            kin = {name: group for name, group in values.items() if EXPERIMENTS[name].family == family}
+            scatters |= moderate_variances(kin)
+        return scatters
+
+    def _read_values(self, column: str) -> dict[str, np.ndarray]:
+        found = self.table.dropna(subset=[column])
+        return {name: group[column].to_numpy() for name, group in found.groupby("experiment", sort=False)}
+
+
+def collect_evidence(runs: list[Run], labels: Mapping[str, np.ndarray], gradients: pd.DataFrame) -> Evidence:
+    """labels: {"validation": int (N,), "test": int (N,)}; gradients: of `record.read_first_gradients`."""
+    table = collect_results(runs).merge(summarise_first_gradients(gradients), how="left", on=["experiment", "seed"])
+    right = {}
+    for name in dict.fromkeys(run.experiment.name for run in runs):
+        own = [run for run in runs if run.experiment.name == name]
+        for split, truth in labels.items():
+            right[split, name] = np.stack([run.logits[split].argmax(1) == truth for run in own])
+    return Evidence(table, right)
+
+
+def estimate_sensitivity(statement: Statement) -> Effect:
+    """A contrast of how far the validation accuracy of a search's trials lies apart over the learning rates.
+
+    There is one such range for each setting of the others that all searches have, dropout and the first filters: the
+    settings, and not the seeds, are what is left to chance."""
+    ranges = {name: measure_sensitivity(read_trials(name)) for name in statement.weights}
+    table = pd.concat(ranges, axis=1, join="inner")
+    contrast = sum(weight * table[name] for name, weight in statement.weights.items())
+    return Effect(contrast.mean(), contrast.var(ddof=1) / len(contrast), freedom=len(contrast) - 1)
+
+
+def judge_claims(runs: list[Run], labels: Mapping[str, np.ndarray], gradients: pd.DataFrame) -> pd.DataFrame:
+    """The rows of reports/verdicts.csv. Arguments as of `collect_evidence`, of all published runs."""
+    _, statements = read_claims()
+    searched = [s for s in statements if s.quantity is not None and s.quantity.column == "learning_rate_range"]
+    sensitivity = {statement.number: estimate_sensitivity(statement) for statement in searched}
+    return judge_statements(statements, collect_evidence(runs, labels, gradients), sensitivity)
+
+
+def summarise_first_gradients(table: pd.DataFrame) -> pd.DataFrame:
+    """By `experiment` and `seed`, natural logarithms of the norm of the first batch's gradient: log_first_gradient over
+    all layers, log_first_layer_gradient of the first. table: of `record.read_first_gradients`."""
+    norms = table.filter(like="gradient_norm/")
+    first = norms.bfill(axis=1).iloc[:, 0]  # layers are named differently in different networks; the first stands first
+    total = np.log((norms**2).sum(axis=1)) / 2
+    return table[["experiment", "seed"]].assign(log_first_gradient=total, log_first_layer_gradient=np.log(first))
+
+
+def list_measured(statements: Sequence[Statement]) -> list[str]:
+    """The experiments whose first gradients a statement is about, by name."""
+    asked = [s for s in statements if s.quantity is not None and "first" in s.quantity.column]
+    return list(dict.fromkeys(name for statement in asked for name in statement.weights))
 
 
 def judge_statements(
@@ -230,12 +279,86 @@ def _count_seeds_needed(statement: Statement, effect: Effect, counts: pd.Series,
     return None
 
 
+# --- the method, tried on itself ----------------------------------------------------------------
+
+
+def split_seeds(table: pd.DataFrame, column: str = "validation_accuracy") -> pd.DataFrame:
+    """Each experiment's runs divided in two in every way, and the halves compared as two experiments would be: a row a
+    division, with the `experiment`, its `family`, `t`, the difference in standard errors, and `different`, whether its
+    95% interval leaves zero out. No difference is real, so one in twenty should."""
+    rows, groups = [], {name: group[column].to_numpy() for name, group in table.groupby("experiment", sort=False)}
+    families = {name: EXPERIMENTS[name].family for name in groups}
+    for family in dict.fromkeys(families.values()):
+        scatters = moderate_variances({name: groups[name] for name in groups if families[name] == family})
+        for name, scatter in scatters.items():
+            for part in _divide(len(groups[name])):
+                mean = groups[name][part].mean() - groups[name][~part].mean()
+                effect = Effect(mean, scatter.variance * (1 / part.sum() + 1 / (~part).sum()), 0.0, scatter.freedom)
+                low, high = effect.find_interval()
+                different = low > 0 or high < 0
+                rows.append({"experiment": name, "family": family, "t": mean / effect.error, "different": different})
+    return pd.DataFrame(rows)
+
+
+def _divide(count: int, most: int = 50) -> list[np.ndarray]:
+    """The ways to divide so many things in two, bool (count,) each; if there are more than `most`, some at random."""
+    ways = np.arange(1, 2 ** (count - 1)) if count > 1 else np.arange(0)
+    if len(ways) > most:
+        ways = np.random.default_rng(0).choice(ways, most, replace=False)
+    return [(way >> np.arange(count)) % 2 == 1 for way in ways]
+
+
+def simulate_power(
+    table: pd.DataFrame, statement: Statement, effects: Sequence[float], seeds: int | None = None, rounds: int = 1000
+) -> list[float]:
+    """How often the interval of a statement's contrast leaves zero out, if it truly is so large: for each of `effects`.
+
+    The contrast is within one family. Runs are drawn from normal distributions with the variances seen, as many as are
+    on record or `seeds` of each experiment of the contrast, and judged by the procedure that judges the records."""
+    rng, column, found = np.random.default_rng(0), statement.quantity.column, np.zeros(len(effects))
+    scatters = Evidence(table, {}).find_scatters(statement.weights, column)
+    counts = table["experiment"].value_counts()
+    sizes = {name: seeds if seeds and name in statement.weights else counts[name] for name in scatters}
+    for _ in range(rounds):
+        drawn = {name: rng.normal(0, scatters[name].variance ** 0.5, size) for name, size in sizes.items()}
+        effect = estimate_contrast(statement.weights, drawn, moderate_variances(drawn))
+        found += np.abs(effect.mean + np.asarray(effects)) > effect.find_half_width()
+    return (found / rounds).tolist()
+
+
+def try_method(table: pd.DataFrame) -> dict:
+    """What `split_seeds` and `simulate_power` find, as plain values of JSON. table: of `tables.collect_results`.
+
+    The power is that of the steps A4 to A5 and B2 to B3, one experiment against one, for effects from none to four
+    points: with the runs on record, and with ten of each."""
+    halves, effects, power = split_seeds(table), [0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04], {}
+    quantity = Quantity("validation_accuracy", "points", 0.01, "validation accuracy")
+    for after, before in (("a5_deeper_head", "a4_wider"), ("b3_three_layer_resnet", "b2_three_layer_batchnorm")):
+        statement = Statement("", "", "", quantity, (after,), (before,))
+        words = f"{EXPERIMENTS[before].step} to {EXPERIMENTS[after].step}"
+        power[words] = {str(seeds): simulate_power(table, statement, effects, seeds) for seeds in (3, 10)}
+    by_family = halves.groupby("family")["different"]
+    return {
+        "divisions": int(len(halves)),
+        "different": round(float(halves["different"].mean()), 4),
+        "by_family": {name: [int(part.sum()), int(len(part))] for name, part in by_family},
+        "t": [round(float(value), 3) for value in halves["t"]],
+        "effects": effects,
+        "power": power,
+    }
+
+
 # --- told ---------------------------------------------------------------------------------------
 
 
 def read_verdicts() -> pd.DataFrame:
     """What `make results` found: the rows of `judge_statements` by the statements' numbers."""
     return pd.read_csv(REPORTS / "verdicts.csv", keep_default_na=True).set_index("statement")
+
+
+def read_method() -> dict:
+    """What `try_method` found when `make results` last ran with FER2013 at hand."""
+    return json.loads((REPORTS / "method.json").read_text())
 
 
 def tabulate_statements(statements: Sequence[Statement], verdicts: pd.DataFrame) -> pd.DataFrame:

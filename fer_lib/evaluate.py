@@ -1,17 +1,18 @@
-"""Metrics of recorded logits, their intervals over seeds, and tests of one experiment against another."""
+"""Metrics of recorded logits, their intervals over seeds, and tables of runs."""
 
 import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fer_lib.data import EMOTIONS
+from fer_lib.experiments import EXPERIMENTS
 from fer_lib.models import count_multiply_adds
-
-CONFIDENCE = 0.95
-MARGIN = 0.01
-"""A gain below one point is none: the reports give their figures in whole points."""
+from fer_lib.record import read_published_runs, runs_folder
+from fer_lib.statistics import CONFIDENCE, estimate_contrast, moderate_variances
 
 
 def calc_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -71,68 +72,9 @@ def estimate_mean(values) -> Estimate:
 
 
 def estimate_difference(before, after) -> Estimate:
-    """Mean of after - before, paired by seed: both lists in the same order of seeds."""
+    """Mean of after - before, where each pair has something in common: one network under two views of its images, one
+    setting in two searches. Runs of two experiments have nothing in common but a seed; see `compare_runs`."""
     return estimate_mean(np.subtract(after, before))
-
-
-def estimate_shift(before, after, *alike) -> Estimate:
-    """Mean of `after` less mean of `before`, not paired, with Student's t interval from the standard deviation that
-    is common to the groups `alike`; all of them lists of one value a run.
-
-    For where there are too few runs for an interval of their own, and they can be taken to scatter as those do. Its
-    bounds are NaN if each group has one value."""
-    from scipy import stats  # here, so that training needs no scipy
-
-    shift, groups = float(np.mean(after) - np.mean(before)), [np.asarray(values, float) for values in alike]
-    freedom = sum(len(values) - 1 for values in groups)
-    if freedom == 0:
-        return Estimate(shift, np.nan, np.nan, len(after))
-    deviation = np.sqrt(sum(((values - values.mean()) ** 2).sum() for values in groups) / freedom)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * deviation * np.sqrt(1 / len(before) + 1 / len(after))
-    return Estimate(shift, float(shift - half), float(shift + half), len(after))
-
-
-def test_mcnemar(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> float:
-    """p-value of McNemar's exact test (1947, doi:10.1007/BF02295996) that two runs err equally often.
-
-    before, after: logits (N, 7) of the same images; labels: int (N,)."""
-    return calc_p_value(*count_wins(before, after, labels))
-
-
-test_mcnemar.__test__ = False  # a statistical test, not one of pytest's
-
-
-def count_wins(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
-    """How many images were right before and are wrong after, and the other way round; arguments as `test_mcnemar`."""
-    right_before, right_after = (logits.argmax(1) == labels for logits in (before, after))
-    return int(np.sum(right_before & ~right_after)), int(np.sum(~right_before & right_after))
-
-
-def calc_p_value(lost: int, won: int) -> float:
-    """McNemar's exact p-value of these counts."""
-    from scipy import stats
-
-    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
-
-
-def judge_effect(effect: Estimate, claimed_sign: int) -> str:
-    """The verdict on a claim that an effect is above (claimed_sign 1) or below (-1) zero.
-
-    confirmed: the 95% interval lies wholly on the claimed side of zero; refuted: wholly on the
-    other; not confirmed: it holds zero, so these runs cannot tell, or there is no interval.
-    """
-    near, far = sorted((claimed_sign * effect.low, claimed_sign * effect.high))
-    return "confirmed" if near > 0 else "refuted" if far < 0 else "not confirmed"
-
-
-def judge_absence(effect: Estimate) -> str:
-    """The verdict on a claim that something brings nothing, or that a gap is closed.
-
-    confirmed: the 95% interval lies wholly below `MARGIN`; refuted: wholly above zero, and not below
-    the margin; not confirmed: neither, or there is no interval. That an effect could not be told
-    from zero is thus no proof that there is none.
-    """
-    return "confirmed" if effect.high < MARGIN else "refuted" if effect.low > 0 else "not confirmed"
 
 
 def collect_results(runs: list) -> pd.DataFrame:
@@ -161,11 +103,11 @@ def collect_results(runs: list) -> pd.DataFrame:
 
 def measure_course(run) -> dict[str, float]:
     """Of a run's history: wobble, how far validation accuracy moves from one epoch to the next in the mean, 0-1;
-    log_seconds_to_best, the natural logarithm of the seconds until the best epoch's end, at the median epoch's pace."""
+    log_epochs_to_best, the natural logarithm of the number of the best epoch."""
     history, best = run.history, run.results["best_epoch"]
     return {
         "wobble": float(history["validation_accuracy"].diff().abs().mean()),
-        "log_seconds_to_best": float(np.log(best * history["seconds"].median())),
+        "log_epochs_to_best": float(np.log(best)),
     }
 
 
@@ -321,11 +263,6 @@ def measure_gradients(run) -> dict[str, float]:
     }
 
 
-def compare_gradient_norms(before: pd.DataFrame, after: pd.DataFrame) -> Estimate:
-    """Logarithm of how many times larger the norm over all layers is after: of `train.measure_first_gradients`."""
-    return estimate_difference(*(np.log((table**2).sum(axis=1)) / 2 for table in (before, after)))
-
-
 def estimate_accuracy(runs: list, labels: np.ndarray, chosen: np.ndarray) -> Estimate:
     """Test accuracy over the runs on some of the images. labels: int (N,); chosen: bool (N,)."""
     return estimate_mean([calc_accuracy(run.logits["test"][chosen], labels[chosen]) for run in runs])
@@ -424,28 +361,37 @@ def summarise_experiments(runs: list) -> pd.DataFrame:
 
 
 def compare_runs(before: list, after: list, metric: str) -> Estimate:
-    """How much a metric of `collect_results` changes from one step to another, paired by seed."""
-    tables = (collect_results(runs).set_index("seed")[metric] for runs in (before, after))
-    return estimate_difference(*tables)
+    """How much higher a metric of `collect_results` is after than before, in the mean; the runs are not paired.
+
+    Its 95% interval is from how far runs of one experiment lie apart in the whole family of these experiments, as far
+    as they are published runs, else among these runs alone (see `statistics.moderate_variances`), so a single run has
+    one too."""
+    groups = {"before": collect_results(before)[metric], "after": collect_results(after)[metric]}
+    kin = {}
+    for side, runs in zip(groups, (before, after)):
+        kin |= _read_family(runs[0], metric) if _is_published(runs[0]) else {side: groups[side]}
+    scatters = moderate_variances(kin)
+    names = {
+        side: runs[0].experiment.name if _is_published(runs[0]) else side for side, runs in zip(groups, (before, after))
+    }
+    scatters |= {side: scatters[name] for side, name in names.items()}
+    effect = estimate_contrast({"after": 1.0, "before": -1.0}, groups, scatters)
+    return Estimate(effect.mean, *effect.find_interval(), len(after))
 
 
-def compare_with_control(control: list, runs: list, metric: str, alike: list[list]) -> Estimate:
-    """How much a metric of `collect_results` is above a control's in the mean; the interval is from the scatter
-    within the groups of runs `alike`, since a single run has none of its own."""
-    return estimate_shift(*(collect_results(group)[metric] for group in (control, runs, *alike)))
+def _is_published(run) -> bool:
+    return run.data == "fer2013" and run.experiment == EXPERIMENTS.get(run.experiment.name)
 
 
-def describe_test_change(before: list, after: list, labels: np.ndarray) -> str:
-    """A sentence, in Markdown: the change of test accuracy, and whether it is more than chance in the images."""
-    change = compare_runs(before, after, "test_accuracy")
-    p_values = [test_mcnemar(a.logits["test"], b.logits["test"], labels) for a, b in zip(before, after)]
-    values = ", ".join("below 0.001" if p < 0.001 else f"{p:.3f}" for p in p_values)
-    steps = f"{before[0].experiment.step} to {after[0].experiment.step}"
-    return (
-        f"From {steps}, test accuracy changes by **{change.format(sign=True)} points** "
-        f"({'one seed, no interval' if np.isnan(change.low) else '95% interval over seeds'}). "
-        f"McNemar's test, whether two runs err equally often on these images, gives for each seed p: {values}."
-    )
+def _read_family(run, metric: str) -> dict[str, pd.Series]:
+    """The metric of all published runs of the family that a run's experiment is of: {experiment: one value a run}."""
+    table = _tabulate_family(runs_folder(), run.experiment.family)
+    return {name: group[metric].dropna() for name, group in table.groupby("experiment") if group[metric].notna().any()}
+
+
+@cache
+def _tabulate_family(folder: Path, family: str) -> pd.DataFrame:
+    return collect_results([run for run in read_published_runs() if run.experiment.family == family])
 
 
 def summarise_costs(groups: list[list]) -> pd.DataFrame:
@@ -484,50 +430,6 @@ def compare_with_report(runs: list) -> pd.DataFrame:
                 row[f"{place}: {split}"] = estimate_mean(values).format()
         rows[f"{experiment.step} {experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one claim: the effect a report gives and the one measured, both in the same unit.
-
-    claim: as numbered in the README; quantity: what was measured; reported: the effect or None;
-    measured: an Estimate over seeds; verdict: of `judge_effect` or `judge_absence`; why: in words,
-    without figures; unit: "points", of shares 0-1, or "times", of natural logarithms of a ratio.
-    """
-
-    claim: str
-    quantity: str
-    reported: float | None
-    measured: Estimate
-    verdict: str
-    why: str
-    unit: str = "points"
-
-    def format(self, value: float | None) -> str:
-        """An effect in this verdict's unit: "+1.2", "×1.2", or a dash for None and NaN."""
-        if value is None or np.isnan(value):
-            return "—"
-        if self.unit == "points":
-            return f"{100 * value:+.1f}"
-        return f"×{np.format_float_positional(np.exp(value), 3, fractional=False, trim='-')}"
-
-
-def tabulate_verdicts(verdicts: list[Verdict]) -> pd.DataFrame:
-    """One row a verdict, effects in percentage points, or as a factor (×)."""
-    rows = [
-        {
-            "claim": verdict.claim,
-            "quantity": verdict.quantity,
-            "reported": verdict.format(verdict.reported),
-            "measured": verdict.format(verdict.measured.mean),
-            "95% interval": " to ".join(map(verdict.format, (verdict.measured.low, verdict.measured.high))),
-            "seeds": verdict.measured.runs,
-            "verdict": verdict.verdict,
-            "why": verdict.why,
-        }
-        for verdict in verdicts
-    ]
-    return pd.DataFrame(rows)
 
 
 def format_markdown(table: pd.DataFrame) -> str:

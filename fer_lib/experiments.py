@@ -81,6 +81,14 @@ class Experiment:
         return self.title if self.report == "D" else self.step
 
     @property
+    def family(self) -> str:
+        """Experiments of one family can be taken to scatter about alike over seeds: a report's steps and the dispute's
+        runs of its network, the way to the strong model, and so on."""
+        if self.report == "D":
+            return self.name[1].upper()
+        return self.step[:2] if self.report == "C" else self.report
+
+    @property
     def config(self) -> dict:
         """All that can change a result, as plain values of JSON; the words that only describe are left out."""
         described = ("name", "report", "step", "title", "reported")

@@ -10,10 +10,11 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from fer_lib import __version__
+from fer_lib.claims import describe_undecided, read_claims, read_verdicts, tabulate_statements
 from fer_lib.data import Dataset
-from fer_lib.evaluate import Verdict, format_markdown, measure_cost, tabulate_verdicts
+from fer_lib.evaluate import format_markdown, measure_cost
 from fer_lib.plots import set_style
-from fer_lib.record import Run, write_verdicts
+from fer_lib.record import Run
 
 
 def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
@@ -111,14 +112,23 @@ def describe_cost(runs: list[Run]) -> None:
     )
 
 
-def show_verdicts(cells: list[str], experiment: str, verdicts: list[Verdict], runs: list[Run]) -> None:
-    """Show the table of verdicts; put them on record, under the experiment in question, if this is the published
-    notebook, its parameters (`cells` as in `start_notebook`) at their defaults and its runs the published ones."""
-    if not _find_injected(cells):
-        write_verdicts(experiment, verdicts, runs)
-    units = {"points": "in percentage points", "times": "as a factor (×)"}
-    used = " or ".join(text for unit, text in units.items() if any(verdict.unit == unit for verdict in verdicts))
-    table = tabulate_verdicts(verdicts)
+def show_claims(cells: list[str], *numbers: str) -> None:
+    """Show what became of some claims or single statements, "A-C6" or "B-C4.6", of the published runs, whatever the
+    parameters of this notebook are (`cells` as in `start_notebook`)."""
+    claims, statements = read_claims()
+    verdicts = read_verdicts()
+    chosen = [s for s in statements if s.claim in numbers or s.number in numbers]
     if _find_injected(cells):
-        table = table.drop(columns="why")  # that is about the published runs
-    say(f"Effects {used}:\n\n" + format_markdown(table))
+        say("The verdicts are those of the published runs, not of this one.")
+    for number in dict.fromkeys(s.claim for s in chosen):
+        say(
+            f"> **{number}** {claims[number]}"
+            if number in claims
+            else "> **Asked by the dispute**, said by neither report"
+        )
+        own = [s for s in chosen if s.claim == number]
+        say(format_markdown(tabulate_statements(own, verdicts)))
+        undecided = [s for s in own if verdicts.loc[s.number, "verdict"] == "undecided"]
+        if undecided:
+            say("\n".join(f"- {describe_undecided(s, verdicts.loc[s.number])}" for s in undecided))
+    say("[What the four words mean, and how this was decided](21_final_comparison.ipynb).")

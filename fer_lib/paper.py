@@ -17,13 +17,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fer_lib import compare, plots
+from fer_lib import claims, compare, plots
 from fer_lib.data import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
     Estimate,
     collect_results,
     compare_runs,
-    compare_with_control,
     describe_times,
     estimate_mean,
     format_markdown,
@@ -31,7 +30,7 @@ from fer_lib.evaluate import (
     shorten_hardware,
     tabulate_costs,
 )
-from fer_lib.experiments import Experiment, find_experiment, list_additions, list_ladder, list_treatments
+from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment, list_additions, list_ladder, list_treatments
 from fer_lib.models import count_multiply_adds
 from fer_lib.record import WEIGHTS, Run
 
@@ -46,7 +45,8 @@ class Records:
         """folder: where figures are put."""
         self.folder = folder
         self.runs = compare.choose_runs()
-        self.verdicts = compare.read_verdicts()
+        self.claims, self.statements = claims.read_claims()
+        self.verdicts = claims.read_verdicts()
         self.facts = compare.read_facts()
 
     def get_runs(self, name: str) -> list[Run]:
@@ -64,14 +64,12 @@ class Records:
         return _format_points(compare_runs(self.get_runs(before), self.get_runs(after), metric))
 
     def gain(self, control: str, name: str) -> str:
-        """What an experiment of few runs is above a step of the ladder on validation, in points ± half the 95%
-        interval, which is from the scatter of the ladder's runs up to that step: "+0.4 ± 0.9"."""
-        ladder = list_ladder()
-        alike = [self.get_runs(step) for step in ladder[: ladder.index(control) + 1]]
+        """What an experiment, of one run or more, is above another on validation, in points ± half the 95% interval:
+        "+0.4 ± 0.9"."""
         runs = [run for run in compare.choose_runs(at_least=1) if run.experiment.name == name]
         if not runs:
             raise KeyError(f"{name} has no run on record")
-        return compare_with_control(alike[-1], runs, "validation_accuracy", alike).format(sign=True)
+        return compare_runs(self.get_runs(control), runs, "validation_accuracy").format(sign=True)
 
     def list_additions(self) -> str:
         """What each addition to the small network brings on validation, in points ± half the 95% interval:
@@ -81,25 +79,35 @@ class Records:
         gains = [f"{title[0].lower()}{title[1:]} ({self.gain(alone, name)})" for name, title in titles.items()]
         return plots.join_names(gains)
 
-    def effect(self, claim: str, quantity: str) -> str:
-        """A measured effect, with its interval and what it says of the claim; quantity: how its name begins."""
-        found = [v for v in self.verdicts if v.claim == claim and v.quantity.startswith(quantity)]
-        if len(found) != 1:
-            raise KeyError(f"{len(found)} effects of {claim} begin with {quantity!r}")
-        verdict = found[0]
-        low, mean, high = map(verdict.format, (verdict.measured.low, verdict.measured.mean, verdict.measured.high))
-        unit = " points" if verdict.unit == "points" else ""
-        return f"{mean}{unit} ({low} to {high}; claim {verdict.verdict})"
+    def find_statement(self, number: str) -> claims.Statement:
+        found = [statement for statement in self.statements if statement.number == number]
+        if not found or pd.isna(self.verdicts.loc[number, "effect"]):
+            raise KeyError(f"{number} is no statement that was measured")
+        return found[0]
 
-    def ledger(self) -> pd.DataFrame:
-        return compare.tabulate_claims(self.verdicts)
+    def effect(self, number: str, split: str = "validation") -> str:
+        """The effect that a statement was judged by, with its interval: "+1.2 points (+0.1 to +2.3)"; split: "test"
+        for the same on the test split."""
+        quantity, row = self.find_statement(number).quantity, self.verdicts.loc[number]
+        columns = ("effect", "low", "high") if split == "validation" else ("test", "test_low", "test_high")
+        mean, low, high = (quantity.format(row[column]) for column in columns)
+        return f"{mean}{' points' if quantity.unit == 'points' else ''} ({low} to {high})"
 
-    def count_claims(self) -> str:
-        return compare.describe_claims(self.ledger()).replace("**", "")
+    def verdict(self, number: str) -> str:
+        """ "*true*", "*false*", "*too small to matter*" or "*undecided*"."""
+        return f"*{self.verdicts.loc[number, 'verdict']}*"
 
-    def show_ledger(self) -> str:
-        columns = {"it says": 32, "effect": 24, "reported": 9, "measured": 10, "95% interval": 14, "verdict": 13}
-        return _format_table(self.ledger(), {"claim": 7} | columns)
+    def list_own(self, asked: bool = False) -> list[claims.Statement]:
+        """The reports' statements, or the questions that their dispute asks."""
+        return [statement for statement in self.statements if (statement.claim == claims.QUESTIONS) == asked]
+
+    def count_statements(self) -> str:
+        told = claims.count_verdicts(self.verdicts.loc[[statement.number for statement in self.list_own()]])
+        return told.replace("**", "")
+
+    def show_statements(self, asked: bool = False) -> str:
+        columns = {"": 7, "it says": 40, "verdict": 12, "effect": 20, "test": 20, "reported": 8}
+        return _format_table(claims.tabulate_statements(self.list_own(asked), self.verdicts), columns)
 
     def show_experiments(self) -> str:
         table = compare.tabulate_experiments(self.runs).drop(columns="runs")
@@ -108,13 +116,6 @@ class Records:
 
     def describe_times(self) -> str:
         return describe_times(self.runs).replace("*", "\\*")
-
-    def show_pairs(self) -> str:
-        table = compare.format_pairs(compare.test_pairs(compare.read_pairs()))
-        return _format_table(table, dict.fromkeys(table.columns, 10))
-
-    def count_pairs(self) -> str:
-        return compare.describe_pairs(compare.test_pairs(compare.read_pairs())).replace("**", "")
 
     def count_experiments(self) -> int:
         return len({run.experiment.name for run in self.runs})
@@ -213,8 +214,15 @@ class Records:
     def draw_ladder(self, caption: str) -> str:
         return self._draw("ladder", caption, lambda: plots.plot_ladder(compare.group_by_report(self.runs)))
 
-    def draw_verdicts(self, caption: str) -> str:
-        return self._draw("verdicts", caption, lambda: plots.plot_verdicts(self.verdicts))
+    def draw_statements(self, caption: str) -> str:
+        return self._draw("statements", caption, lambda: plots.plot_statements(self.list_own(), self.verdicts))
+
+    def draw_method(self, caption: str) -> str:
+        return self._draw("method", caption, lambda: plots.plot_method(claims.read_method()))
+
+    def draw_regime(self, caption: str) -> str:
+        steps = [e for e in EXPERIMENTS.values() if e.reported]
+        return self._draw("regime", caption, lambda: plots.plot_regime([self.get_runs(e.name) for e in steps], steps))
 
     def draw_confusions(self, caption: str, *names: str) -> str:
         counts = compare.read_confusions()

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 from fer_lib.augment import crop, rotate
 from fer_lib.data import EMOTIONS, SIDE, Dataset, Split
 from fer_lib.evaluate import (
+    Estimate,
     calc_calibration_error,
     calc_confusion,
     calc_probabilities,
@@ -23,13 +24,12 @@ from fer_lib.evaluate import (
     calc_reliability,
     collect_results,
     compare_runs,
-    compare_with_control,
     estimate_accuracy,
-    estimate_difference,
     estimate_mean,
     measure_sensitivity,
 )
 from fer_lib.explore import calc_eigenfaces, calc_mean_faces, measure_images, tabulate_counts
+from fer_lib.statistics import choose_confidence, estimate_contrast, moderate_variances
 
 SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
 BEFORE, AFTER = "#7F7F7F", "#0072B2"  # the step that is compared with, and the step in question
@@ -466,7 +466,9 @@ def _draw_confusion(axes, shares: np.ndarray, name: str, labelled: bool) -> None
 
 
 def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
-    """Recall of each class before and after, and the change with its 95% interval over the seeds."""
+    """Recall of each class before and after, and the change with its interval over the seeds.
+
+    The intervals are wide enough that of the classes told to change one in twenty is expected not to."""
     recalls = [
         np.stack([calc_recall(calc_confusion(run.logits[split].astype(np.float32), labels)) for run in runs])
         for runs in (before, after)
@@ -476,16 +478,16 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
     panels[0].hlines(places, recalls[0].mean(0), recalls[1].mean(0), color="#BBBBBB", zorder=1)
     for runs, recall, colour in zip((before, after), recalls, (BEFORE, AFTER)):
         panels[0].scatter(recall.mean(0), places, color=colour, label=_name(runs[0]), s=36, zorder=2)
-    changes = [estimate_difference(*column) for column in zip(recalls[0].T, recalls[1].T)]
+    changes = _estimate_recall_changes(*recalls)
     for place, change in zip(places, changes):
         colour = WON if change.low > 0 else LOST if change.high < 0 else BEFORE
         panels[1].plot(change.mean, place, "o", color=colour)
         panels[1].hlines(place, change.low, change.high, color=colour, linewidth=2)
     panels[1].axvline(0, color="black", linewidth=0.8)
     panels[0].set(xlabel="recall", yticks=places, yticklabels=EMOTIONS)
-    panels[1].set_xlabel("change of recall, with 95% interval over seeds")
-    for axes in panels:
-        axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[1].set_xlabel("change of recall in points, with interval over seeds")
+    panels[0].xaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[1].xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     panels[0].invert_yaxis()
     panels[0].legend(fontsize=8)
     won, lost = (
@@ -499,6 +501,15 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
     return figure
 
 
+def _estimate_recall_changes(before: np.ndarray, after: np.ndarray) -> list[Estimate]:
+    """The change of each class's recall, of (runs, 7) each; classes scatter about alike, as far as can be seen."""
+    groups = {(side, place): recall[:, place] for side, recall in enumerate((before, after)) for place in range(7)}
+    scatters, weights = moderate_variances(groups), [{(1, place): 1.0, (0, place): -1.0} for place in range(7)]
+    effects = [estimate_contrast(weight, groups, scatters) for weight in weights]
+    confidence = choose_confidence(effects, lambda e, level: e.find_half_width(level) < abs(e.mean))
+    return [Estimate(effect.mean, *effect.find_interval(confidence), len(after)) for effect in effects]
+
+
 EFFECTS = {
     "validation_accuracy": "validation accuracy",
     "test_accuracy": "test accuracy",
@@ -508,7 +519,7 @@ EFFECTS = {
 
 def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
     """What each treatment changes, for several architectures: validation and test accuracy and the gap, each against
-    the architecture's own beginning, paired by seed, with 95% intervals.
+    the architecture's own beginning, with 95% intervals.
 
     groups: {architecture: (runs to begin with, [runs of a treatment, ...])}, the same treatments for each."""
     figure, panels = _make_figure(
@@ -660,15 +671,15 @@ def plot_ladder(reports: dict[str, list[list]]) -> Figure:
     return figure
 
 
-def plot_gains(pairs: list[tuple[list, list]], alike: list[list] | None = None) -> Figure:
-    """What each step brings over the one that it changes, on validation and test: the mean over seeds, paired, with
-    95% interval. pairs: the runs of the step before and of the step in question; alike: groups of runs from whose
-    scatter the intervals are taken, by `compare_with_control`, where the steps in question have a run each."""
+def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
+    """What each step brings over the one that it changes, on validation and test, with 95% interval.
+
+    pairs: the runs of the step before and of the step in question."""
     figure, axes = _make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(pairs)))
     axes.axvline(0, color="black", linewidth=0.8)
     for split, offset in (("validation", -0.13), ("test", 0.13)):
         metric = f"{split}_accuracy"
-        gains = [compare_with_control(*pair, metric, alike) if alike else compare_runs(*pair, metric) for pair in pairs]
+        gains = [compare_runs(*pair, metric) for pair in pairs]
         places, colour = np.arange(len(gains)) + offset, SPLIT_COLOURS[split]
         axes.hlines(places, [gain.low for gain in gains], [gain.high for gain in gains], color=colour, linewidth=2)
         axes.plot([gain.mean for gain in gains], places, "o", color=colour, label=f"{split}: mean, 95% interval")
@@ -688,32 +699,124 @@ def plot_gains(pairs: list[tuple[list, list]], alike: list[list] | None = None) 
     return figure
 
 
-VERDICT_COLOURS = {"confirmed": WON, "not confirmed": BEFORE, "refuted": LOST}
+VERDICT_COLOURS = {"true": WON, "false": LOST, "too small to matter": OTHERS[1], "undecided": BEFORE}
 
 
-def plot_verdicts(verdicts: list) -> Figure:
-    """Every effect in points that a claim was judged by: as measured, with its interval, and as reported."""
-    shown = [verdict for verdict in verdicts if verdict.unit == "points"]
-    figure, axes = _make_figure(figsize=(WIDTH, 1.4 + 0.22 * len(shown)))  # fifty of them fit a page of the PDF
-    axes.axvline(0, color="black", linewidth=0.8)
-    for place, verdict in enumerate(shown):
-        effect, colour = verdict.measured, VERDICT_COLOURS[verdict.verdict]
-        axes.hlines(place, effect.low, effect.high, color=colour, linewidth=2)
-        axes.plot(effect.mean, place, "o", color=colour, markersize=4)
-        if verdict.reported is not None:
-            axes.plot(verdict.reported, place, "D", color="black", markerfacecolor="none", markersize=6)
+def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
+    """The effect that each statement was judged by, with its interval, and what its report gives: accuracies and gaps
+    each on an axis of their own, in points. Arguments of `claims.read_claims` and `claims.read_verdicts`."""
+    measured = [s for s in statements if s.quantity and s.quantity.unit == "points" and s.number in verdicts.index]
+    measured = [s for s in measured if not pd.isna(verdicts.loc[s.number, "effect"])]
+    accuracies = [s for s in measured if s.quantity.column == "validation_accuracy"]
+    parts = [part for part in (accuracies, [s for s in measured if s not in accuracies]) if part]
+    figure, panels = _make_figure(
+        len(parts), 1, figsize=(WIDTH, 1.8 + 0.3 * len(measured)), height_ratios=[len(part) + 1 for part in parts],
+        squeeze=False,
+    )  # fmt: skip
+    for axes, part in zip(panels[:, 0], parts):
+        _draw_statements(axes, part, verdicts)
+        matters = {100 * statement.quantity.matters for statement in part}
+        band = f"grey: within {matters.pop():g} point" if len(matters) == 1 else "no grey band"
+        what = "validation accuracy" if part is accuracies else "gaps, and other shares"
+        axes.set_xlabel(f"effect on {what}, in points ({band})", fontsize=8)
     for name, colour in VERDICT_COLOURS.items():
-        axes.plot([], [], "o-", color=colour, label=name)
-    axes.plot([], [], "D", color="black", markerfacecolor="none", label="reported")
-    axes.set_yticks(range(len(shown)), [f"{verdict.claim}  {verdict.quantity}" for verdict in shown], fontsize=7.5)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlabel("effect in points, with 95% interval over seeds")
+        panels[0, 0].plot([], [], "o-", color=colour, label=name)
+    panels[0, 0].plot([], [], "D", color="black", markerfacecolor="none", label="reported")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
+    counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
+    told = [f"{counts[name]} {name}" for name in VERDICT_COLOURS if name in counts]
+    _set_title(figure, f"Of {len(measured)} statements measured in points {join_names(told)}")
+    return figure
+
+
+def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
+    axes.axvline(0, color="black", linewidth=0.8)
+    matters = {statement.quantity.matters for statement in statements}
+    if len(matters) == 1:
+        axes.axvspan(-min(matters), min(matters), color="#EEEEEE", zorder=0)
+    for place, statement in enumerate(statements):
+        row = verdicts.loc[statement.number]
+        colour = VERDICT_COLOURS[row["verdict"]]
+        axes.hlines(place, row["low"], row["high"], color=colour, linewidth=2)
+        axes.plot(row["effect"], place, "o", color=colour, markersize=4)
+        if not np.isnan(statement.reported):
+            axes.plot(statement.reported, place, "D", color="black", markerfacecolor="none", markersize=6)
+    labels = [textwrap.fill(f"{statement.number}  {statement.says}", 56) for statement in statements]
+    axes.set_yticks(range(len(statements)), labels, fontsize=7)
+    axes.set_ylim(len(statements) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     axes.grid(axis="y", visible=False)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=4)
-    counts = [f"{sum(verdict.verdict == name for verdict in shown)} {name}" for name in VERDICT_COLOURS]
-    _set_title(figure, f"Of {len(shown)} effects that the claims rest on, {join_names(counts)}")
+
+
+def plot_method(method: dict) -> Figure:
+    """The method of judging tried on itself: halves of one experiment's runs against each other, and how often an
+    effect of each size would be found. method: of `claims.try_method`."""
+    figure, (left, right) = _make_figure(1, 2, figsize=(WIDTH, 3.6))
+    values = np.abs(method["t"])
+    left.hist(values, np.arange(0, max(4, values.max()) + 0.25, 0.25), color=BEFORE)
+    left.axvline(1.96, color=LOST, linestyle="--", linewidth=1.4, label="1.96: one in twenty lies beyond")
+    left.set(xlabel="difference of two halves, in standard errors", ylabel="divisions of one experiment's runs")
+    left.legend(fontsize=8)
+    points = 100 * np.array(method["effects"])
+    for (words, by_seeds), colour in zip(method["power"].items(), (BEFORE, AFTER)):
+        for (seeds, shares), style in zip(by_seeds.items(), (":", "-")):
+            right.plot(points, shares, f"o{style}", color=colour, markersize=4, label=f"{words}, {seeds} runs each")
+    right.axhline(0.05, color=LOST, linestyle="--", linewidth=1.2)
+    right.axvspan(0, 1, color="#EEEEEE", zorder=0)
+    right.set(xlabel="true effect on validation accuracy (points)", ylabel="share of trials in which it is found")
+    right.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    right.legend(fontsize=7.5, loc="lower right")
+    two = method["effects"].index(0.02)
+    few, many = ([shares[seeds][two] for shares in method["power"].values()] for seeds in ("3", "10"))
+    _set_title(
+        figure,
+        f"Where there is no difference, {method['different']:.1%} of {method['divisions']} comparisons find one; a true "
+        f"effect of two points is found by three runs in {min(few):.0%} of trials or more, by ten in {min(many):.0%}",
+    )
     return figure
+
+
+def plot_regime(groups: list[list], reported: list) -> Figure:
+    """Validation accuracy against accuracy in training, as met, epoch by epoch: a line a run, the report's points.
+
+    groups: the runs of each step; reported: experiments with a report's accuracies."""
+    figure, axes = _make_figure(figsize=(WIDTH, 5))
+    colours = dict(zip([runs[0].experiment.step for runs in groups], sns.color_palette("viridis", len(groups))))
+    for runs in groups:
+        step = runs[0].experiment.step
+        for number, run in enumerate(runs):
+            label = _name(run) if number == 0 else None
+            axes.plot(
+                run.history["train_accuracy"], run.history["validation_accuracy"], color=colours[step], label=label,
+                linewidth=1.2, alpha=0.8,
+            )  # fmt: skip
+    for experiment in reported:
+        train, validation = experiment.reported
+        colour = colours.get(experiment.step, "black")
+        axes.plot(train, validation, "D", color=colour, markeredgecolor="black", markersize=8, zorder=4)
+        axes.annotate(experiment.step, (train, validation), xytext=(7, -3), textcoords="offset points", fontsize=8)
+    axes.plot([], [], "D", color="white", markeredgecolor="black", label="reported")
+    axes.set(xlabel="accuracy in training, as met", ylabel="validation accuracy", xlim=(0.28, 1), ylim=(0.4, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, 0))
+    axes.legend(fontsize=8, loc="lower right")
+    above = [experiment.step for experiment in reported if _lies_above(experiment, groups)]
+    _set_title(
+        figure,
+        f"At the training accuracy that report A gives, validation is lower here in {len(above)} of {len(reported)} "
+        f"steps ({join_names(above)})"
+        if above
+        else "At report A's training accuracies validation is as high here",
+    )
+    return figure
+
+
+def _lies_above(experiment, groups: list[list]) -> bool:
+    """Whether a report's validation accuracy is above what the runs of that step have at its training accuracy."""
+    train, validation = experiment.reported
+    (runs,) = [runs for runs in groups if runs[0].experiment.name == experiment.name]
+    met = [np.interp(train, *np.sort(run.history[["train_accuracy", "validation_accuracy"]], axis=0).T) for run in runs]
+    return validation > np.mean(met)
 
 
 def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
@@ -963,7 +1066,7 @@ def _make_figure(*args, **kwargs):
 
 
 def _set_title(figure: Figure, text: str) -> None:
-    figure.suptitle(textwrap.fill(text, 110), x=0.01, ha="left", weight="bold")
+    figure.suptitle(textwrap.fill(text, 100), x=0.01, ha="left", weight="bold")
 
 
 def _mean_confusion(runs: list, labels: np.ndarray, split: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 
 from fer_lib.data import PROJECT, Dataset
-from fer_lib.evaluate import Verdict
 from fer_lib.experiments import EXPERIMENTS, Experiment
 
 WEIGHTS = "weights.safetensors"  # of a network at its best epoch, in its run's folder
@@ -192,21 +191,10 @@ def load_model(run: Run) -> torch.nn.Module:
     return model.eval()
 
 
-def write_verdicts(experiment: str, verdicts: list[Verdict], runs: list[Run]) -> Path | None:
-    """Keep what a notebook finds beside the runs, reports/verdicts/<experiment>.json, for the comparison to collect.
-
-    experiment: the name of the step in question. Only if the verdicts rest on all the published
-    runs on FER2013 of their experiments, and on no others; else nothing is written, and None returned.
-    """
-    experiments = {run.experiment for run in runs}
-    published = {run.folder for run in read_published_runs() if run.experiment in experiments}
-    if {run.folder for run in runs} != published:
-        return None
-    path = runs_folder().parent / "verdicts" / f"{experiment}.json"
-    path.parent.mkdir(exist_ok=True)
-    rows = [asdict(verdict) for verdict in verdicts]
-    path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+def read_first_gradients() -> pd.DataFrame:
+    """reports/gradients.csv, which `make results` writes: a row an experiment and seed, published ones, with the norms
+    of `train.measure_first_gradients`."""
+    return pd.read_csv(runs_folder().parent / "gradients.csv")
 
 
 def work_folder(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """Write what is made from the records: reports/results.csv, the summary and the tables in README.md, and, where
-FER2013 is at hand, reports/pairs.csv, reports/confusions.json and reports/facts.json, which need its images and labels.
+FER2013 is at hand, what needs its images and labels: reports/verdicts.csv, gradients.csv, method.json, confusions.json
+and facts.json.
 
 python -m fer_lib.results
 """
@@ -8,17 +9,17 @@ import json
 
 import pandas as pd
 
-from fer_lib.compare import (
-    choose_runs,
-    count_confusions,
-    count_pairs,
-    judge_mirrored,
-    judge_subsets,
-    read_bench,
+from fer_lib.claims import (
+    QUESTIONS,
+    judge_claims,
+    list_measured,
+    read_claims,
     read_verdicts,
-    tabulate_claims,
+    tabulate_statements,
+    try_method,
 )
-from fer_lib.data import PROJECT, find_data, load_data, load_votes
+from fer_lib.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, read_bench
+from fer_lib.data import PROJECT, Dataset, find_data, load_data, load_votes
 from fer_lib.ensemble import group_candidates, tabulate_pools
 from fer_lib.evaluate import (
     collect_results,
@@ -28,9 +29,11 @@ from fer_lib.evaluate import (
     shorten_hardware,
     tabulate_costs,
 )
+from fer_lib.experiments import EXPERIMENTS
 from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.paper import REPORTS, fill_in
 from fer_lib.record import Run, read_published_runs
+from fer_lib.train import measure_first_gradients
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 
@@ -72,8 +75,8 @@ def describe_bench() -> str:
 
 def update_readme(text: str) -> str:
     """README.md with its summary and its tables made anew."""
-    runs, claims = choose_runs(), tabulate_claims(read_verdicts())
-    ledger = claims[["claim", "it says", "effect", "reported", "measured", "verdict"]]
+    runs, statements = choose_runs(), [s for s in read_claims()[1] if s.claim != QUESTIONS]
+    ledger = tabulate_statements(statements, read_verdicts())[["", "it says", "verdict", "effect", "reported"]]
     parts = {
         "summary": fill_in((REPORTS / "summary.md").read_text(encoding="utf-8"), REPORTS),
         "results": f"{format_markdown(tabulate_readme(runs))}\n\n{describe_times(runs)}",
@@ -87,18 +90,31 @@ def update_readme(text: str) -> str:
     return text
 
 
+def write_verdicts(runs: list[Run], dataset: Dataset) -> None:
+    """Write reports/gradients.csv and, from it and all published runs, reports/verdicts.csv and reports/method.json."""
+    tables = []
+    for name in list_measured(read_claims()[1]):
+        seeds = [run.seed for run in runs if run.experiment.name == name]
+        tables.append(measure_first_gradients(EXPERIMENTS[name], dataset, seeds).rename_axis("seed").reset_index())
+        tables[-1].insert(0, "experiment", name)
+    gradients = pd.concat(tables, ignore_index=True).round(6)
+    gradients.to_csv(REPORTS / "gradients.csv", index=False, lineterminator="\n")
+    labels = {"validation": dataset.validation.labels, "test": dataset.test.labels}
+    verdicts = judge_claims(runs, labels, gradients)
+    verdicts.round(6).to_csv(REPORTS / "verdicts.csv", index=False, lineterminator="\n")
+    (REPORTS / "method.json").write_text(json.dumps(try_method(collect_results(runs)), indent=2) + "\n")
+
+
 def main() -> None:
     runs = read_published_runs()
     table = collect_results(runs).round(6)  # as the records; further digits are those of the order of sums
     table.to_csv(REPORTS / "results.csv", index=False, lineterminator="\n")
     if find_data() is None:
-        print(
-            "pairs.csv, confusions.json and facts.json in reports/ stay as they were: they need FER2013 (set FER_DATA)"
-        )
+        print("what needs FER2013 stays as it was in reports/ (set FER_DATA): verdicts, gradients, confusions, facts")
     else:
         dataset, whole = load_data(), choose_runs()
         labels, votes = dataset.test.labels, load_votes(dataset)
-        count_pairs(whole, labels).to_csv(REPORTS / "pairs.csv", index=False, lineterminator="\n")
+        write_verdicts(runs, dataset)
         counts = "".join(f',\n"{name}": {matrix}' for name, matrix in count_confusions(whole, labels).items())
         (REPORTS / "confusions.json").write_text("{" + counts.removeprefix(",") + "\n}\n")
         if votes is None:

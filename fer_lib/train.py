@@ -348,6 +348,20 @@ class Meter:
         }
 
 
+def get_first_gradients(runs: list[record.Run], dataset: Dataset) -> pd.DataFrame:
+    """What `measure_first_gradients` gives for the seeds of one experiment's runs: read back, if these are published
+    runs that it is on record for; measured anew, the last digits depend on the CPU."""
+    experiment, seeds = runs[0].experiment, [run.seed for run in runs]
+    published = experiment == EXPERIMENTS.get(experiment.name) and dataset.name == "fer2013"
+    if published:
+        with contextlib.suppress(FileNotFoundError):
+            table = record.read_first_gradients()
+            own = table[table["experiment"] == experiment.name].set_index("seed").filter(like="gradient_norm/")
+            if set(seeds) <= set(own.index):
+                return own.loc[seeds].dropna(axis=1)
+    return measure_first_gradients(experiment, dataset, seeds)
+
+
 def measure_first_gradients(
     experiment: Experiment, dataset: Dataset, seeds: list[int], images: int = 512
 ) -> pd.DataFrame:
