@@ -244,12 +244,6 @@ def measure_sensitivity(trials: pd.DataFrame) -> pd.Series:
     return trials.groupby(["drop_threshold", width])["validation_accuracy"].agg(np.ptp)
 
 
-def compare_sensitivity(before: pd.DataFrame, after: pd.DataFrame) -> Estimate:
-    """How much more `measure_sensitivity` finds in one search than in another, over the settings that both have."""
-    both = pd.concat([measure_sensitivity(before), measure_sensitivity(after)], axis=1, join="inner")
-    return estimate_difference(both.iloc[:, 0], both.iloc[:, 1])
-
-
 def measure_gradients(run) -> dict[str, float]:
     """Of the gradient norms in a run's history, natural logarithms, so that differences are ratios:
     log_gradient_peak, of the norm over all layers, in the epoch where it is largest;
@@ -377,6 +371,15 @@ def compare_runs(before: list, after: list, metric: str) -> Estimate:
     scatters |= {side: scatters[name] for side, name in names.items()}
     effect = estimate_contrast({"after": 1.0, "before": -1.0}, groups, scatters)
     return Estimate(effect.mean, *effect.find_interval(), len(after))
+
+
+def describe_change(before: list, after: list) -> str:
+    """A sentence, in Markdown: what one step changes over another in accuracy, with 95% intervals."""
+    changes = [compare_runs(before, after, f"{split}_accuracy").format(sign=True) for split in ("validation", "test")]
+    return (
+        f"From {before[0].experiment.label} to {after[0].experiment.label} validation accuracy changes by "
+        f"**{changes[0]} points**, test accuracy by **{changes[1]}**."
+    )
 
 
 def _is_published(run) -> bool:

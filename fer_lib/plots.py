@@ -770,8 +770,9 @@ def plot_method(method: dict) -> Figure:
     few, many = ([shares[seeds][two] for shares in method["power"].values()] for seeds in ("3", "10"))
     _set_title(
         figure,
-        f"Where there is no difference, {method['different']:.1%} of {method['divisions']} comparisons find one; a true "
-        f"effect of two points is found by three runs in {min(few):.0%} of trials or more, by ten in {min(many):.0%}",
+        f"Where there is no difference, {method['different']:.1%} of {method['divisions']} comparisons find one; "
+        f"a true effect of two points is found by three runs in {min(few):.0%} of trials or more, by ten in "
+        f"{min(many):.0%}",
     )
     return figure
 

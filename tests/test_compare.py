@@ -1,15 +1,12 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy import stats
 
 from fer_lib import compare
-from fer_lib.compare import CLAIMS, PAIRS, correct_p_values, count_confusions, count_pairs, judge_claim, test_pairs
+from fer_lib.compare import count_confusions
 from fer_lib.data import load_votes
 from fer_lib.ensemble import group_candidates, tabulate_pools
-from fer_lib.evaluate import Estimate, Verdict
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.explore import collect_facts, list_subsets
 from fer_lib.record import read_published_runs
@@ -29,13 +26,6 @@ def runs():
         make_run("a1_baseline", 0, [0, 1, 2, 3, 0, 0, 0, 1]),
         make_run("a1_baseline", 1, LABELS),
         make_run("a1b_baseline_balanced", 0, [1, 1, 2, 3, 4, 5, 6, 0]),
-    ]
-
-
-def test_pairs_are_counted_for_the_seeds_that_both_have(runs):
-    table = count_pairs(runs, LABELS)
-    assert table.to_dict("records") == [
-        {"before": "a1_baseline", "after": "a1b_baseline_balanced", "seed": 0, "lost": 1, "won": 4}
     ]
 
 
@@ -81,32 +71,6 @@ def test_answers_to_mirrored_views_are_calibrated_and_told_by_class():
     assert told["classes"]["Disgust"] == {"recall": "100.0 ± 0.0", "precision": "50.0 ± 0.0", "F1": "66.7 ± 0.0"}
 
 
-def test_a_pair_is_tested_by_twice_the_median_of_its_seeds_p_values():
-    first, second = PAIRS[:2]
-    counts = [(first, 10, 30), (first, 12, 25), (first, 5, 60), (second, 20, 20)]
-    rows = [dict(zip(("before", "after", "lost", "won"), (*pair, lost, won))) for pair, lost, won in counts]
-    table = test_pairs(pd.DataFrame(rows))
-    middle = stats.binomtest(10, 40).pvalue  # of the first pair's three
-    assert table["p"].tolist() == [pytest.approx(2 * middle), 1.0]
-    assert table["corrected"].tolist() == [pytest.approx(2 * table["p"][0]), 1.0]
-    assert table["seeds"].tolist() == [3, 1] and table["before"].tolist() == ["A1", "A1b"]
-    (dispute,) = test_pairs(
-        pd.DataFrame([{"before": "db1_plain", "after": "db2_flip", "lost": 1, "won": 2}])
-    ).itertuples()
-    assert (dispute.before, dispute.after) == ("B3, untreated", "B3, flip")
-
-
-def test_the_pairs_are_told_in_words_and_numbers():
-    """A1b wins 36 images in the mean, a hundredth of the test split; A2 is no different from chance."""
-    rows = [(*PAIRS[0], 14, 50), (*PAIRS[0], 14, 50), (*PAIRS[1], 20, 20)]
-    tests = test_pairs(pd.DataFrame([dict(zip(("before", "after", "lost", "won"), row)) for row in rows]))
-    first, second = compare.format_pairs(tests).to_dict("records")
-    assert first["before"] == "A1" and first["images won"] == "50" and first["test accuracy (points)"] == "+1.0"
-    assert first["p, corrected"] == "below 0.001" and second["p"] == "1.000"
-    told = compare.describe_pairs(tests)
-    assert "Of 2 steps **1** change" in told and "1 of them for the better: A1 to A1b." in told
-
-
 def test_experiments_with_few_runs_are_left_out_and_the_rest_grouped_by_report(monkeypatch):
     names = ["a1_baseline"] * 3 + ["a2_batchnorm"] * 2 + ["b1_two_layer"] * 3 + ["da1_plain"] * 3
     runs = [make_run(name, seed, LABELS) for seed, name in enumerate(names)]
@@ -118,42 +82,6 @@ def test_experiments_with_few_runs_are_left_out_and_the_rest_grouped_by_report(m
     assert [[run.experiment.step for run in step] for step in groups["Report A"]] == [["A1"] * 3]
 
 
-def test_holms_correction_of_a_case_worked_out_by_hand():
-    """0.01 * 4, then 0.02 * 3, then 0.04 * 2 raised to no less, then 0.9."""
-    assert correct_p_values([0.04, 0.01, 0.9, 0.02]).tolist() == pytest.approx([0.08, 0.04, 0.9, 0.06])
-    assert correct_p_values([0.01, 0.012]).tolist() == pytest.approx([0.02, 0.02])
-    assert correct_p_values([0.5, 0.6]).tolist() == [1.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("parts", "verdict"),
-    [
-        ([], "untested"),
-        (["confirmed", "confirmed"], "confirmed"),
-        (["confirmed", "refuted"], "in part"),
-        (["not confirmed", "confirmed"], "in part"),
-        (["not confirmed", "refuted"], "refuted"),
-        (["not confirmed"], "not confirmed"),
-    ],
-)
-def test_a_claim_is_judged_by_all_its_parts(parts, verdict):
-    assert judge_claim(parts) == verdict
-
-
-def test_the_ledger_has_every_claim_with_its_first_effect():
-    effect = Estimate(0.05, 0.02, 0.08, 3)
-    parts = [
-        Verdict("A-C5", "gap", -0.15, effect, "confirmed", ""),
-        Verdict("A-C5", "other", None, effect, "refuted", ""),
-    ]
-    table = compare.tabulate_claims(parts).set_index("claim")
-    assert list(table.index) == list(CLAIMS) == [f"A-C{i}" for i in range(1, 9)] + [f"B-C{i}" for i in range(1, 6)]
-    row = table.loc["A-C5"]
-    assert (row["effect"], row["reported"], row["measured"]) == ("gap", "-15.0", "+5.0")
-    assert row["95% interval"] == "+2.0 to +8.0" and row["verdict"] == "in part" and row["parts"] == "1 / 0 / 1"
-    assert table.loc["B-C1", "verdict"] == "untested"
-
-
 # --- what is committed ------------------------------------------------------------------------
 
 
@@ -163,21 +91,9 @@ def published(monkeypatch):
     return read_published_runs()
 
 
-def test_the_claims_are_counted_by_verdict():
-    ledger = pd.DataFrame({"verdict": ["untested", "confirmed", "untested", "in part"]})
-    assert compare.describe_claims(ledger) == "Of the **4** claims: 1 confirmed, 1 in part, 2 untested."
-
-
-def test_every_verdict_on_record_is_of_a_claim_and_of_an_experiment(published):
-    assert {verdict.claim for verdict in compare.read_verdicts()} <= set(CLAIMS)
-    stems = {path.stem for path in (compare.runs_folder().parent / "verdicts").glob("*.json")}
-    assert stems <= set(EXPERIMENTS)
-
-
 @needs_fer2013
 def test_the_counts_on_record_are_those_of_the_recorded_logits(published, fer2013):
     runs, labels = compare.choose_runs(), fer2013.test.labels
-    pd.testing.assert_frame_equal(compare.read_pairs(), count_pairs(runs, labels))
     counts = {name: matrix.tolist() for name, matrix in compare.read_confusions().items()}
     assert counts == count_confusions(runs, labels)
 

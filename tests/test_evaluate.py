@@ -4,10 +4,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
+from fer_lib import evaluate
 from fer_lib.evaluate import (
     Estimate,
-    Verdict,
     calc_accuracy,
     calc_calibration_error,
     calc_confusion,
@@ -15,16 +16,14 @@ from fer_lib.evaluate import (
     calc_probabilities,
     calc_recall,
     calc_reliability,
-    compare_sensitivity,
+    compare_runs,
     describe_aim,
+    describe_change,
     describe_times,
     estimate_difference,
     estimate_matched_accuracy,
     estimate_mean,
-    estimate_shift,
     fit_temperature,
-    judge_absence,
-    judge_effect,
     measure_cost,
     measure_course,
     measure_gradients,
@@ -32,9 +31,7 @@ from fer_lib.evaluate import (
     tabulate_costs,
     tabulate_milestones,
     tabulate_subsets,
-    tabulate_verdicts,
     tabulate_views,
-    test_mcnemar,
 )
 from fer_lib.experiments import EXPERIMENTS
 
@@ -65,10 +62,9 @@ def test_an_interval_over_seeds_is_students():
 def test_one_run_has_no_interval():
     estimate = estimate_mean([0.5])
     assert np.isnan(estimate.low) and estimate.format() == "50.0"
-    assert judge_effect(estimate, +1) == "not confirmed"
 
 
-def test_a_difference_is_paired_by_seed():
+def test_a_difference_of_the_same_things_is_paired():
     estimate = estimate_difference([0.1, 0.5, 0.9], [0.2, 0.6, 1.0])
     assert estimate.mean == pytest.approx(0.1) and estimate.high - estimate.low < 1e-9
 
@@ -77,60 +73,6 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered = [e.low < 0 < e.high for e in (estimate_mean(rng.normal(size=3)) for _ in range(2000))]
     assert 0.935 < np.mean(covered) < 0.965
-
-
-def test_one_run_against_three_is_judged_by_the_scatter_of_others():
-    """Two groups of three with standard deviations 1 and 2: the root of 2.5 pooled, with 4 degrees of freedom."""
-    shift = estimate_shift([1, 2, 3], [5], [1, 2, 3], [2, 4, 6])
-    assert shift.mean == 3 and shift.runs == 1
-    assert shift.high - 3 == 3 - shift.low == pytest.approx(2.7764 * np.sqrt(2.5 * (1 / 3 + 1)), abs=1e-3)
-    assert np.isnan(estimate_shift([1], [2], [1], [4]).low)
-
-
-def test_the_interval_of_one_run_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    drawn = [rng.normal(size=(4, 3)) for _ in range(2000)]
-    shifts = [estimate_shift(groups[0], rng.normal(size=1), *groups) for groups in drawn]
-    assert 0.935 < np.mean([shift.low < 0 < shift.high for shift in shifts]) < 0.965
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "sign", "verdict"),
-    [
-        (0.01, 0.03, +1, "confirmed"),
-        (-0.03, -0.01, +1, "refuted"),
-        (-0.01, 0.03, +1, "not confirmed"),
-        (-0.03, -0.01, -1, "confirmed"),
-        (0.01, 0.03, -1, "refuted"),
-        (-0.01, 0.03, -1, "not confirmed"),
-    ],
-)
-def test_a_verdict_follows_from_the_interval_and_the_claimed_side(low, high, sign, verdict):
-    assert judge_effect(Estimate((low + high) / 2, low, high, 3), sign) == verdict
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [
-        (-0.004, 0.004, "confirmed"),
-        (-0.03, -0.02, "confirmed"),
-        (0.002, 0.008, "confirmed"),  # a gain, but of less than a point
-        (-0.004, 0.03, "not confirmed"),
-        (0.002, 0.03, "refuted"),
-        (np.nan, np.nan, "not confirmed"),
-    ],
-)
-def test_that_something_brings_nothing_takes_an_interval_below_one_point(low, high, verdict):
-    assert judge_absence(Estimate((low + high) / 2, low, high, 3)) == verdict
-
-
-def test_a_verdict_is_told_in_its_unit():
-    points = Verdict("A-C1", "accuracy", None, Estimate(0.012, 0.004, 0.02, 3), "confirmed", "why")
-    times = replace(points, reported=0.0, measured=Estimate(np.log(2), 0, np.log(1234), 3), unit="times")
-    table = tabulate_verdicts([points, times])
-    assert table["reported"].tolist() == ["—", "×1"]
-    assert table["measured"].tolist() == ["+1.2", "×2"]
-    assert table["95% interval"].tolist() == ["+0.4 to +2.0", "×1 to ×1230"]
 
 
 def test_gradients_are_measured_as_logarithms():
@@ -147,19 +89,46 @@ def test_formats():
     assert Estimate(0.012, 0.004, 0.02, 3).format(sign=True) == "+1.2 ± 0.8"
 
 
-def test_mcnemar_counts_the_images_on_which_two_runs_differ():
-    labels = np.zeros(30, int)
-    before, after = np.eye(7)[np.repeat([1, 0, 0], 10)], np.eye(7)[np.repeat([0, 0, 1], [10, 18, 2])]
-    # 10 won, 2 lost: exact two-sided binomial, 2 * (1 + 12 + 66) / 2**12
-    assert test_mcnemar(before, after, labels) == pytest.approx(2 * 79 / 4096)
-    assert test_mcnemar(before, before, labels) == 1
-
-
 def test_the_course_of_a_run_worked_out_by_hand():
-    """Steps of 0.2, 0.1 and 0.3 in accuracy; the best is the second epoch, and the median epoch takes 25 seconds."""
-    history = pd.DataFrame({"validation_accuracy": [0.4, 0.6, 0.5, 0.2], "seconds": [10.0, 20.0, 30.0, 40.0]})
+    """Steps of 0.2, 0.1 and 0.3 in accuracy; the best is the second epoch."""
+    history = pd.DataFrame({"validation_accuracy": [0.4, 0.6, 0.5, 0.2]})
     course = measure_course(SimpleNamespace(history=history, results={"best_epoch": 2}))
-    assert course == pytest.approx({"wobble": 0.2, "log_seconds_to_best": np.log(50)})
+    assert course == pytest.approx({"wobble": 0.2, "log_epochs_to_best": np.log(2)})
+
+
+def make_runs(name, accuracies, data="small"):
+    """Runs of two epochs that differ in their accuracies alone."""
+    environment = {"hardware": "CPU", "threads": 1, "seconds": 20.0, "images_per_second": 60}
+    history = pd.DataFrame({"validation_accuracy": [0.5, 0.5], "seconds": [10.0, 10.0]})
+    return [
+        SimpleNamespace(
+            experiment=EXPERIMENTS[name], seed=seed, data=data, environment=environment, history=history,
+            results={
+                "best_epoch": 1, "validation_accuracy": share, "test_accuracy": share, "last_train_accuracy": 0.6,
+                "last_train_accuracy_clean": 0.6, "last_validation_accuracy": 0.5,
+            },
+        )
+        for seed, share in enumerate(accuracies)
+    ]  # fmt: skip
+
+
+def test_runs_that_are_not_published_are_compared_by_their_own_scatter_unpaired():
+    before, after = make_runs("a1_baseline", [0.50, 0.52, 0.54]), make_runs("a2_batchnorm", [0.60, 0.58, 0.56])
+    change = compare_runs(before, after, "validation_accuracy")
+    expected = stats.ttest_ind([0.60, 0.58, 0.56], [0.50, 0.52, 0.54]).confidence_interval()
+    assert change.mean == pytest.approx(0.06) and (change.low, change.high) == pytest.approx(expected)
+    assert "From A1 to A2 validation accuracy changes by **+6.0 ± 4.5 points**" in describe_change(before, after)
+
+
+def test_published_runs_are_compared_by_the_scatter_of_their_family(monkeypatch):
+    family = {"a1_baseline": [0.50, 0.52], "a2_batchnorm": [0.60], "a3_dropout": [0.60, 0.62], "b1_two_layer": [0, 1]}
+    runs = {name: make_runs(name, shares, "fer2013") for name, shares in family.items()}
+    monkeypatch.setattr(evaluate, "read_published_runs", lambda: sum(runs.values(), []))
+    evaluate._tabulate_family.cache_clear()
+    change = compare_runs(runs["a1_baseline"], runs["a2_batchnorm"], "validation_accuracy")
+    evaluate._tabulate_family.cache_clear()
+    half = stats.t.ppf(0.975, 2) * (2e-4 * (1 / 2 + 1)) ** 0.5  # report A's pooled variance, of two degrees of freedom
+    assert change.mean == pytest.approx(0.09) and change.high - change.mean == pytest.approx(half)
 
 
 def make_trials(filters, spread):
@@ -173,13 +142,8 @@ def make_trials(filters, spread):
 
 
 def test_sensitivity_is_the_range_over_the_learning_rates():
-    before, after = make_trials("64", 0.02), make_trials("64-64", 0.06)
-    measured = measure_sensitivity(before)
+    measured = measure_sensitivity(make_trials("64", 0.02))
     assert len(measured) == 4 and measured[0.0, 16] == pytest.approx(0.02) and measured[0.5, 32] == pytest.approx(0.03)
-    change = compare_sensitivity(before, after)
-    assert change.runs == 4 and change.mean == pytest.approx((0.04 + 0.06) / 2)
-    fewer = compare_sensitivity(before, after[after["kernels"] != "16-64-64"])
-    assert fewer.runs == 2
 
 
 def test_probabilities_are_the_softmax_whatever_the_logits_size():

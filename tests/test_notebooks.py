@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 
 from fer_lib import notebook as fer_notebook
-from fer_lib.evaluate import Verdict, estimate_mean
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.notebook import check_parameters
 from fer_lib.photo import draw_picture
@@ -134,16 +133,15 @@ def test_unknown_parameters_and_wrong_types_are_refused(given, message):
         check_parameters(["", CELL, f"# Parameters\n{given}\n"])
 
 
-def test_a_notebook_run_with_other_parameters_keeps_no_verdict(monkeypatch):
-    kept = []
-    monkeypatch.setattr(fer_notebook, "write_verdicts", lambda name, verdicts, runs: kept.append((name, runs)))
-    verdict = Verdict("A-C2", "accuracy", None, estimate_mean([0.1, 0.2]), "not confirmed", "why")
+def test_a_notebook_shows_verdict_effect_and_interval_and_says_of_what_runs(monkeypatch):
     shown = []
     monkeypatch.setattr(fer_notebook, "say", shown.append)
-    fer_notebook.show_verdicts(["", CELL, "# Parameters\nepochs = 3\n"], "a1b", [verdict], ["runs"])
-    assert not kept and "| A-C2 | accuracy | — | +15.0 |" in shown[0] and "why" not in shown[0]
-    fer_notebook.show_verdicts(["", CELL], "a1b", [verdict], ["runs"])
-    assert kept == [("a1b", ["runs"])] and "| why |" in shown[1]
+    fer_notebook.show_claims(["", CELL], "A-C2", "B-C4.6")
+    told = "\n".join(shown)
+    assert re.search(r"\| A-C2.1 \| .* \| \*\*\w+\*\* \| .* \| -\d.\d \(-\d.\d to [+-]\d.\d\) \|", told)
+    assert "B-C4.6" in told and "B-C4.5" not in told and "not of this one" not in told
+    fer_notebook.show_claims(["", CELL, "# Parameters\nepochs = 3\n"], "A-C2")
+    assert "The verdicts are those of the published runs, not of this one." in shown
 
 
 # --- execution -------------------------------------------------------------------------------

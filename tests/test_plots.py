@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from fer_lib import data, plots
-from fer_lib.evaluate import Estimate, Verdict, collect_results, summarise_costs, summarise_experiments
+from fer_lib import claims, data, plots
+from fer_lib.evaluate import collect_results, summarise_costs, summarise_experiments
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.explore import (
     calc_ceilings,
@@ -104,7 +104,9 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_gaps([after[:1]]),
         plots.plot_accuracies([before[:1], after[:1]], "test_accuracy"),
         plots.plot_recall_change(before, after, labels, "test"),
-        plots.plot_verdicts([Verdict("A-C2", "accuracy", 0.03, Estimate(0.01, -0.01, 0.03, 3), "not confirmed", "")]),
+        plots.plot_statements(claims.read_claims()[1], claims.read_verdicts()),
+        plots.plot_method(claims.read_method()),
+        plots.plot_regime([before, after], [before[0].experiment, after[0].experiment]),
         plots.plot_ladder({"Report A": [before, after], "Report B": [after]}),
         plots.plot_confusion_counts(
             {name: np.diag([5] * 7) + np.eye(7, k=1, dtype=int) for name in ("A5", "B3", "S14")}

@@ -1,0 +1,212 @@
+import json
+import re
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_lib import claims
+from fer_lib.claims import QUESTIONS, VERDICTS, Quantity, Statement, read_claims, read_verdicts
+from fer_lib.evaluate import collect_results
+from fer_lib.record import read_first_gradients, read_published_runs
+from fer_lib.statistics import Effect
+from tests.conftest import PROJECT, needs_fer2013
+
+ACCURACY = Quantity("validation_accuracy", "points", 0.01, "validation accuracy")
+NUMBERS, STATEMENTS = {s.number for s in read_claims()[1]}, read_claims()[1]
+
+
+@pytest.mark.parametrize(
+    ("expects", "low", "high", "verdict"),
+    [
+        ("more", 0.002, 0.03, "true"),
+        ("more", -0.005, 0.005, "too small to matter"),
+        ("more", 0.002, 0.008, "too small to matter"),
+        ("more", -0.03, -0.002, "false"),
+        ("more", -0.03, 0.008, "false"),  # whatever it is, it is no gain that matters
+        ("more", -0.01, 0.03, "undecided"),
+        ("less", -0.03, -0.002, "true"),
+        ("less", -0.008, 0.03, "false"),
+        ("no more", -0.03, 0.008, "true"),
+        ("no more", 0.002, 0.008, "true"),  # a gain, but none that matters
+        ("no more", 0.002, 0.03, "false"),
+        ("no more", -0.002, 0.03, "undecided"),
+        ("more", np.nan, np.nan, "undecided"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(expects, low, high, verdict):
+    assert Statement("X.1", "X", "", ACCURACY, ("a1_baseline",), (), expects).judge(low, high) == verdict
+
+
+def test_both_reports_are_taken_apart_into_statements_that_can_be_judged():
+    numbers, statements = read_claims()
+    assert list(numbers) == [f"A-C{place}" for place in range(1, 10)] + [f"B-C{place}" for place in range(1, 6)]
+    assert {statement.claim for statement in statements} == {*numbers, QUESTIONS}
+    for statement in statements:
+        assert statement.lacks or sum(statement.weights.values()) == pytest.approx(1 if not statement.before else 0)
+    contrasts = [(s.quantity.column, s.after, s.before) for s in statements if s.quantity]
+    assert len(set(contrasts)) == len(contrasts), "an effect is counted twice"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quantity": "speed"}, "A-C1.1: no 'speed'"),
+        ({"after": ["a99"]}, "A-C1.1: no 'a99'"),
+        ({"expects": "some"}, "A-C1.1: expects more, less or no more"),
+    ],
+)
+def test_a_statement_that_cannot_be_understood_is_named(change, message, tmp_path, monkeypatch):
+    import yaml
+
+    given = yaml.safe_load((PROJECT / "reports" / "claims.yaml").read_text())
+    given["claims"]["A-C1"]["statements"][0] |= change
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(given))
+    monkeypatch.setattr(claims, "REPORTS", tmp_path)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_claims()
+
+
+def make_evidence(shares):
+    rows = [
+        {"experiment": name, "seed": seed, "validation_accuracy": share, "test_accuracy": share + 0.01}
+        for name, values in shares.items()
+        for seed, share in enumerate(values)
+    ]
+    return claims.Evidence(pd.DataFrame(rows), {})
+
+
+def test_statements_are_judged_with_what_would_decide_the_undecided():
+    shares = {"a1_baseline": [0.50, 0.52, 0.51], "a2_batchnorm": [0.56, 0.57, 0.58], "a3_dropout": [0.57, 0.59, 0.57]}
+    clear, small, unknown, lost = (
+        Statement(f"X.{place}", "X", "", quantity, after, before, "more", lacks=lacks)
+        for place, (quantity, after, before, lacks) in enumerate(
+            [
+                (ACCURACY, ("a2_batchnorm",), ("a1_baseline",), ""),
+                (ACCURACY, ("a3_dropout",), ("a2_batchnorm",), ""),
+                (ACCURACY, ("a4_wider",), ("a3_dropout",), ""),
+                (None, (), (), "nobody looked"),
+            ]
+        )
+    )
+    table = claims.judge_statements([clear, small, unknown, lost], make_evidence(shares), {}).set_index("statement")
+    assert table["verdict"].tolist() == ["true", "undecided", "undecided", "undecided"]
+    assert table.loc["X.0", "effect"] == pytest.approx(0.06) == table.loc["X.0", "test"]
+    assert table.loc["X.0", "confidence"] == pytest.approx(0.975)  # one of two is decided
+    assert table.loc["X.2", "lacks"] == "no run of A4 yet" and table.loc["X.3", "lacks"] == "nobody looked"
+    row = table.loc["X.1"]
+    assert row["detectable"] > row["effect"] and row["seeds_needed"] > 3
+    told = claims.describe_undecided(small, row)
+    assert f"{row['seeds_needed']:.0f} seeds would decide it" in told
+    assert claims.describe_undecided(unknown, table.loc["X.2"]) == "X.2: no run of A4 yet."
+    more = {name: np.tile(values, 30) + np.tile([0, 1e-4, -1e-4], 30) for name, values in shares.items()}
+    table = claims.judge_statements([small], make_evidence(more), {})
+    assert table["verdict"].tolist() == ["too small to matter"]  # two thirds of a point, in ninety runs
+
+
+def test_a_statement_is_tabulated_with_verdict_effect_and_interval_together():
+    statement = Statement("X.1", "X", "It helps.", ACCURACY, ("a2_batchnorm",), ("a1_baseline",), reported=0.03)
+    row = claims.judge_statements(
+        [statement], make_evidence({"a1_baseline": [0.50, 0.52], "a2_batchnorm": [0.60, 0.61]}), {}
+    )
+    (told,) = claims.tabulate_statements([statement], row.set_index("statement")).to_dict("records")
+    assert told["verdict"] == "**true**" and told["steps"] == "A2 − A1" and told["reported"] == "+3.0"
+    assert re.fullmatch(r"\+9\.5 \(\+\d+\.\d to \+\d+\.\d\)", told["effect"])
+
+
+def test_halves_of_one_experiment_are_compared_as_experiments_are():
+    table = pd.DataFrame(
+        {"experiment": ["a1_baseline"] * 3 + ["a2_batchnorm"] * 4, "validation_accuracy": [1, 2, 3.5, 1, 2, 3, 4.0]}
+    )
+    halves = claims.split_seeds(table)
+    assert halves["experiment"].value_counts().to_dict() == {"a1_baseline": 3, "a2_batchnorm": 7}
+    variance = (2 * np.var([1, 2, 3.5], ddof=1) + 3 * np.var([1, 2, 3, 4], ddof=1)) / 5
+    first = halves[halves["experiment"] == "a1_baseline"]["t"].abs().sort_values().tolist()
+    expected = sorted(abs(mean) / (variance * 1.5) ** 0.5 for mean in (1.75, 0.25, 2.0))
+    assert first == pytest.approx(expected)
+
+
+def test_power_rises_with_the_effect_and_with_the_runs():
+    rng = np.random.default_rng(1)
+    names = ["a1_baseline", "a2_batchnorm", "a3_dropout", "a4_wider", "a5_deeper_head"]
+    table = pd.concat(
+        pd.DataFrame({"experiment": name, "validation_accuracy": rng.normal(0.6, 0.008, 3)}) for name in names
+    )
+    statement = Statement("", "", "", ACCURACY, ("a5_deeper_head",), ("a4_wider",))
+    few, many = (claims.simulate_power(table, statement, [0.0, 0.01, 0.03], seeds, 200) for seeds in (3, 10))
+    assert few[0] < 0.1 and many[0] < 0.1 and few[1] < many[1] and few[2] > 0.9 and many[2] > 0.99
+
+
+# --- what is committed ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    return read_published_runs()
+
+
+def test_every_statement_has_a_verdict_on_record():
+    verdicts = read_verdicts()
+    assert set(verdicts.index) == NUMBERS and set(verdicts["verdict"]) <= set(VERDICTS)
+
+
+def test_the_method_finds_no_difference_where_there_is_none(published):
+    """At most one in twenty of the divisions of one experiment's runs; and the record of it is of these runs."""
+    halves = claims.split_seeds(collect_results(published))
+    method = json.loads((PROJECT / "reports" / "method.json").read_text())
+    assert halves["different"].mean() <= 0.05
+    assert method["divisions"] == len(halves) and method["different"] == pytest.approx(
+        halves["different"].mean(), abs=1e-4
+    )
+    for by_seeds in method["power"].values():
+        assert by_seeds["3"][0] < 0.075 and by_seeds["10"][0] < 0.075
+
+
+@needs_fer2013
+def test_the_verdicts_on_record_are_those_of_the_runs(published, fer2013):
+    labels = {"validation": fer2013.validation.labels, "test": fer2013.test.labels}
+    found = claims.judge_claims(published, labels, read_first_gradients()).set_index("statement")
+    recorded = read_verdicts()
+    assert found["verdict"].tolist() == recorded["verdict"].tolist(), "run `make results`"
+    pd.testing.assert_series_equal(found["effect"].astype(float), recorded["effect"], atol=1e-5)
+    pd.testing.assert_series_equal(found["low"].astype(float), recorded["low"], atol=1e-5)
+
+
+def list_conditions():
+    """What the text of each notebook rests on: <!-- holds: A-C2.1 false; a1_baseline.last_gap > 0.1 -->."""
+    for path in sorted((PROJECT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, 4).cells:
+            for conditions in re.findall(r"<!-- holds: (.*?) -->", cell.source if cell.cell_type == "markdown" else ""):
+                yield from ((path.stem, condition) for condition in conditions.split("; "))
+
+
+@pytest.mark.parametrize(("notebook", "condition"), list_conditions())
+def test_words_follow_numbers(notebook, condition):
+    """A sentence that states a direction says what it rests on; when a verdict or a mean parts from it, this fails."""
+    verdicts = read_verdicts()
+    if match := re.fullmatch(rf"(\S+) ({'|'.join(VERDICTS)})", condition):
+        assert verdicts.loc[match[1], "verdict"] == match[2], f"rewrite the passage in {notebook}"
+        return
+    left, sign, right = re.fullmatch(r"(\S+) ([<>]) (\S+)", condition).groups()
+    left, right = (_look_up(side, verdicts) for side in (left, right))
+    assert left < right if sign == "<" else left > right, f"rewrite the passage in {notebook}"
+
+
+def _look_up(text, verdicts):
+    if re.fullmatch(r"-?[\d.]+", text):
+        return float(text)
+    name, column = text.rsplit(".", 1)
+    if name in verdicts.index:
+        return verdicts.loc[name, column]
+    table = pd.read_csv(PROJECT / "reports" / "results.csv")
+    (mean,) = table[table["experiment"] == name].groupby("experiment")[column].mean()
+    return mean
+
+
+def test_an_effect_that_no_number_of_seeds_decides_says_so():
+    statement = Statement("X.1", "X", "", ACCURACY, ("a1_baseline",), ("a2_batchnorm",), "more")
+    effect = Effect(0.009, 1e-6, images=1e-3, freedom=10)
+    counts = pd.Series({"a1_baseline": 3, "a2_batchnorm": 3})
+    assert claims._count_seeds_needed(statement, effect, counts, 0.95) is None
