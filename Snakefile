@@ -17,7 +17,6 @@ from fer_lib.search import list_families, name_trial, read_grid
 
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 QUICK = find_data() is None  # no FER2013: a profile on the drawn faces
-PROFILE = config.get("profile", "quick")  # of params/; the tests take smoke
 SEEDS = config.get("seeds", [0, 1, 2])
 RUNS = expand("reports/runs/{experiment}/fer2013-seed{seed}/run.json", experiment=EXPERIMENTS, seed=SEEDS)
 
@@ -62,7 +61,7 @@ def choose_parameters(wildcards):
     It must not ask for the rule's input: Snakemake then takes no change of it for a reason to run again."""
     import papermill
 
-    profile = yaml.safe_load(Path(f"params/{PROFILE}.yaml").read_text()) if QUICK else {}
+    profile = yaml.safe_load(Path("params/quick.yaml").read_text()) if QUICK else {}
     known = papermill.inspect_notebook(f"notebooks/{wildcards.name}.ipynb")
     return json.dumps({name: value for name, value in profile.items() if name in known})
 

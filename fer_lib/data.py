@@ -73,7 +73,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set: `name` ("fer2013", "drawn", or "custom-" and eight hex digits),
+    """A data set: `name` ("fer2013", "drawn", "drawn-few", or "custom-" and eight hex digits),
     `fingerprint` (16 hex digits of the SHA-256 of its rows) and its splits."""
 
     name: str
@@ -105,7 +105,7 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
     """Load a data set, from the cache where its file was read before.
 
     data: "auto" takes the file that $FER_DATA names, else a FER2013 file in the
-    project's folder data/, else the drawn faces; "drawn" takes those in any case;
+    project's folder data/, else the drawn faces; "drawn" takes those in any case, "drawn-few" a quarter of them;
     anything else is the path of a file: icml_face_data.csv, fer2013.csv or train.csv,
     as it is, zipped, or in a tar.gz.
 
@@ -113,10 +113,10 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
     well formed and yet not the published FER2013.
     """
     path = find_data() if data == "auto" else data
-    if path in (None, "drawn"):
+    if path in (None, "drawn", "drawn-few"):
         from fer_lib.faces import draw_dataset  # faces.py builds on this file
 
-        return draw_dataset()
+        return draw_dataset(path or "drawn")
     path = Path(path).expanduser()
     images, codes, fingerprint = _load_cached(path)
     if fingerprint in FINGERPRINTS:

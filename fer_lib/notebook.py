@@ -42,7 +42,7 @@ def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
 def _describe_data(data: Dataset) -> None:
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     print(f"data: {data.name} ({sizes}; fingerprint {data.fingerprint})")
-    if data.name == "drawn":
+    if data.name.startswith("drawn"):
         say(
             "> **These are not FER2013's faces.** No FER2013 file was found, so this page was made from drawn faces "
             "and shows only that everything runs. No figure on it says anything about the reports' claims."

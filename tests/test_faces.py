@@ -1,6 +1,6 @@
 import numpy as np
 
-from fer_lib.faces import COUNTS, SCALE, draw_dataset
+from fer_lib.faces import COUNTS, SCALES, draw_dataset
 
 
 def test_the_same_seed_draws_the_same_faces_another_draws_others(drawn):
@@ -8,7 +8,7 @@ def test_the_same_seed_draws_the_same_faces_another_draws_others(drawn):
 
 
 def test_splits_and_classes_are_as_unequal_as_fer2013s(drawn):
-    assert [len(split) for split in drawn.splits.values()] == (COUNTS // SCALE).sum(1).tolist()
+    assert [len(split) for split in drawn.splits.values()] == (COUNTS // SCALES["drawn"]).sum(1).tolist()
     counts = np.bincount(drawn.train.labels, minlength=7)
     assert counts.argmax() == 3 and counts.argmin() == 1 and counts[3] > 5 * counts[1]
 

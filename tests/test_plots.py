@@ -100,7 +100,7 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_accuracies([before, after]),
         plots.plot_gaps([before, after]),
         plots.plot_gains([(before, after), (after, before)]),
-        plots.plot_gains([(before, after[:1])], [before, after]),
+        plots.plot_gains([(before, after[:1])]),
         plots.plot_gaps([after[:1]]),
         plots.plot_accuracies([before[:1], after[:1]], "test_accuracy"),
         plots.plot_recall_change(before, after, labels, "test"),

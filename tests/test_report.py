@@ -23,7 +23,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """What `make report` builds on the drawn faces, in the smoke profile; the copy's own fer_lib is imported."""
+    """What `make report` builds on the drawn faces; the copy's own fer_lib is imported."""
     copy = tmp_path_factory.mktemp("copy") / "project"
     built = shutil.ignore_patterns("__pycache__", "wandb", "site", "*.partial")
     for name in ("fer_lib", "notebooks", "params", "sweeps"):
@@ -52,7 +52,7 @@ def site(tmp_path_factory):
         shutil.copytree(PROJECT / "reports" / name, copy / "reports" / name, ignore=built)
     environment = {k: v for k, v in os.environ.items() if k not in ("FER_DATA", "FER_RUNS", "MPLBACKEND")}
     done = subprocess.run(
-        ["snakemake", "--quiet", "all", "--cores", "2", "--config", "profile=smoke", "--", "site"],
+        ["snakemake", "--quiet", "all", "--cores", "2", "--", "site"],
         cwd=copy, text=True, capture_output=True, env=environment | {"PYTHONPATH": str(copy)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
