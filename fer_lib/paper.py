@@ -31,10 +31,27 @@ from fer_lib.evaluate import (
     tabulate_costs,
 )
 from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment, list_additions, list_ladder, list_treatments
-from fer_lib.models import count_multiply_adds
+from fer_lib.models import count_multiply_adds, count_parameters
 from fer_lib.record import WEIGHTS, Run
 
 REPORTS = PROJECT / "reports"
+
+
+NETWORKS = {
+    "a1_baseline": "convolutions of 32, 64, 128; head of 128",
+    "a2_batchnorm": "the same, batch norm after each pooling and in the head",
+    "a3_dropout": "the same, dropout of 0.25 after convolutions and 0.5 in the head",
+    "a4_wider": "the same, a fourth convolution of 256",
+    "a5_deeper_head": "the same, a head of 512, 256, 128",
+    "a6_residual": "the same, a residual block after each convolution",
+    "a7_deeper_residual": "the same, one more block, a head of 1024, 512, 256, 128",
+    "b1_two_layer": "convolutions of 32, 64; head of 128",
+    "b2_three_layer_batchnorm": "convolutions of 32, 64, 128 with batch norm; head of 128",
+    "b3_three_layer_resnet": "the same, a residual block before the head",
+    "b4_cnn_lstm": "convolutions of 32, 64 and three of 128, a block, an LSTM of 128 over the 6×6 places",
+    "b5_attention": "the same, self-attention of four heads in place of the LSTM",
+}
+"""The networks of the reports in words, for a table."""
 
 
 class Records:
@@ -48,6 +65,7 @@ class Records:
         self.claims, self.statements = claims.read_claims()
         self.verdicts = claims.read_verdicts()
         self.facts = compare.read_facts()
+        self.method = claims.read_method()
 
     def get_runs(self, name: str) -> list[Run]:
         found = [run for run in self.runs if run.experiment.name == name]
@@ -108,6 +126,16 @@ class Records:
     def show_statements(self, asked: bool = False) -> str:
         columns = {"": 7, "it says": 40, "verdict": 12, "effect": 20, "test": 20, "reported": 8}
         return _format_table(claims.tabulate_statements(self.list_own(asked), self.verdicts), columns)
+
+    def show_networks(self) -> str:
+        """The reports' networks in a table: what each is made of, parameters, work of an image."""
+        rows = []
+        for experiment in [e for e in EXPERIMENTS.values() if e.report in "AB" and e.name in NETWORKS]:
+            model = experiment.build_model()
+            row = {"step": experiment.step, "network": NETWORKS[experiment.name]}
+            row["parameters"] = f"{count_parameters(model):,}"
+            rows.append(row | {"multiply-adds (M)": f"{count_multiply_adds(model) / 1e6:.0f}"})
+        return _format_table(pd.DataFrame(rows), {"step": 5, "network": 60, "parameters": 11, "multiply-adds (M)": 13})
 
     def show_experiments(self) -> str:
         table = compare.tabulate_experiments(self.runs).drop(columns="runs")

@@ -380,14 +380,12 @@ def plot_gaps(groups: list[list]) -> Figure:
                 values, [place] * len(values), s=18, color=SPLIT_COLOURS[name], zorder=2, label=None if place else name
             )
         gaps.append(estimate_mean(table[f"last_gap{suffix}"]))
-        text = f"  {gaps[-1].format()} points"
-        axes.annotate(text, (max(values.max() for values in shares.values()), place), va="center", fontsize=8)
-    axes.set(yticks=range(len(rows)), yticklabels=[f"{_name(runs[0])}, {kind}" for runs, kind in rows])
+    names = [f"{_name(runs[0])}, {kind}\n{gap.format()} points" for (runs, kind), gap in zip(rows, gaps)]
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_xlabel("accuracy at the last epoch, each run a point")
-    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}" if share < 1.01 else "")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # labels are of whole points
-    low, high = axes.get_xlim()
-    axes.set_xlim(right=high + 0.25 * (high - low))  # room for the figures
+    axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
@@ -855,7 +853,8 @@ def plot_search(trials: pd.DataFrame) -> Figure:
         means = trials.groupby(places)["validation_accuracy"].mean()
         axes.scatter(places, trials["validation_accuracy"], s=18, color=BEFORE, alpha=0.7, label="a trial")
         axes.plot(means.index, means, "o-", color=AFTER, label="mean")
-        axes.set_xticks(range(len(values)), values)
+        long = max(len(str(value)) for value in values) > 12
+        axes.set_xticks(range(len(values)), values, fontsize=7 if long else 9, rotation=20 if long else 0)
         axes.set(xlabel=label, xlim=(-0.5, len(values) - 0.5))
         worth[label] = 100 * (means.max() - means.min())
     panels[0].set_ylabel("validation accuracy")
@@ -926,6 +925,7 @@ def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
         ranges.append(f"{100 * measure_sensitivity(trials).mean():.1f} in {name.split()[0]}")
     panels[0, 0].set_ylabel("validation accuracy")
     panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[0, 0].yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))  # labels are of whole points
     panels[0, -1].legend(fontsize=8)
     _set_title(
         figure, f"Over the learning rates accuracy lies this many points apart, in the mean: {join_names(ranges)}"
