@@ -69,7 +69,7 @@ class Statement:
     @property
     def contrast(self) -> str:
         """Which steps are compared, in words: "A4, A5 − A3, A5b"."""
-        sides = [", ".join(EXPERIMENTS[name].label for name in names) for names in (self.after, self.before)]
+        sides = [", ".join(EXPERIMENTS[name].step for name in names) for names in (self.after, self.before)]
         return " − ".join(side for side in sides if side)
 
     def judge(self, low: float, high: float) -> str:
@@ -152,7 +152,9 @@ class Evidence:
         if not set(weights) <= set(values):
             return None
         split, _, what = column.partition("_")
-        images = {name: self.right[split, name] for name in weights} if what == "accuracy" and self.right else None
+        kin = {EXPERIMENTS[name].family for name in weights}
+        alike = {n: answers for (of, n), answers in self.right.items() if of == split and EXPERIMENTS[n].family in kin}
+        images = alike if what == "accuracy" and alike else None
         return estimate_contrast(weights, values, self.find_scatters(weights, column), images)
 
     def find_scatters(self, names: Iterable[str], column: str) -> dict[str, Scatter]:
@@ -371,17 +373,12 @@ def _tabulate_statement(statement: Statement, verdict: pd.Series) -> dict:
     row = {"": statement.number, "it says": statement.says, "verdict": f"**{verdict['verdict']}**"}
     quantity = statement.quantity
     if quantity is None or pd.isna(verdict["effect"]):
-        return row | {
-            "measured": str(verdict["lacks"]),
-            "steps": statement.contrast,
-            "effect": "—",
-            "test": "—",
-            "reported": "—",
-        }
-    row |= {"measured": quantity.words, "steps": statement.contrast}
+        row |= dict.fromkeys(("effect", "test", "reported"), "—")
+        return row | {"measured": quantity.words if quantity else "nothing", "steps": statement.contrast}
     row["effect"] = format_effect(quantity, verdict["effect"], verdict["low"], verdict["high"])
     row["test"] = format_effect(quantity, verdict["test"], verdict["test_low"], verdict["test_high"])
-    return row | {"reported": quantity.format(statement.reported)}
+    row["reported"] = quantity.format(statement.reported)
+    return row | {"measured": quantity.words, "steps": statement.contrast}
 
 
 def format_effect(quantity: Quantity, mean: float, low: float, high: float) -> str:

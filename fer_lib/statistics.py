@@ -112,8 +112,8 @@ def estimate_contrast(
     """The weighted sum of the means of some experiments.
 
     weights, values, scatters: by experiment, as of `weigh`, one value a run, and as of `moderate_variances`; right:
-    for an accuracy, which images each run answers rightly, bool (runs, N): the choice of images is then a source of
-    chance too."""
+    for an accuracy, which images each run answers rightly, bool (runs, N), of these experiments and of any like them:
+    the choice of images is then a source of chance too."""
     mean = sum(weight * np.mean(values[name]) for name, weight in weights.items())
     seeds = sum(weight**2 * scatters[name].variance / len(values[name]) for name, weight in weights.items())
     freedom = min(scatters[name].freedom for name in weights)
@@ -126,15 +126,12 @@ def _calc_image_variance(weights: Mapping[str, float], right: Mapping[str, np.nd
 
     The contrast image by image varies for two reasons: some images are easier for the one than for the other, and one
     run of the same network answers an image rightly that the next does not. The latter is in the variance over seeds
-    already, so it is taken off."""
+    already, so it is taken off; of an experiment with a single run, what it is in the mean over the others."""
     by_image = sum(weight * right[name].mean(0) for name, weight in weights.items())
-    count = len(by_image)
-    among_runs = sum(
-        weight**2 * right[name].var(0, ddof=1).mean() / len(right[name])
-        for name, weight in weights.items()
-        if len(right[name]) > 1
-    )
-    return float(max(by_image.var(ddof=1) - among_runs, 0.0) / count)
+    flicker = {name: answers.var(0, ddof=1).mean() for name, answers in right.items() if len(answers) > 1}
+    usual = np.mean(list(flicker.values())) if flicker else 0.0
+    among_runs = sum(weight**2 * flicker.get(name, usual) / len(right[name]) for name, weight in weights.items())
+    return float(max(by_image.var(ddof=1) - among_runs, 0.0) / len(by_image))
 
 
 def choose_confidence(effects: Sequence, decide, wrong: float = 1 - CONFIDENCE) -> float:

@@ -62,6 +62,9 @@ def test_the_choice_of_images_counts_only_as_far_as_runs_do_not_explain_it():
     random = {name: rng.random((30, 4000)) < 0.7 for name in "ab"}
     effect = estimate_contrast(weights, {name: right.mean(1) for name, right in random.items()}, scatters, random)
     assert effect.images < 0.2 * 2 * 0.21 / 4000 / 30
+    alone = random | {"a": random["a"][:1]}
+    effect = estimate_contrast({"a": 1.0}, {"a": alone["a"].mean(1)}, scatters, alone)
+    assert effect.images < 0.1 * 0.21 / 4000
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
