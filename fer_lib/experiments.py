@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from torch import nn
 
 from fer_lib.augment import Augmentation
+from fer_lib.data import SIDE
 from fer_lib.models import MODELS
 from fer_lib.preprocess import EVEN
 from fer_lib.recipe import VIEWS, Recipe
@@ -79,6 +80,11 @@ class Experiment:
     def label(self) -> str:
         """Its step; of one of the dispute, whose steps no report has, its title, which names the step it varies."""
         return self.title if self.report == "D" else self.step
+
+    @property
+    def side(self) -> int:
+        """Side in pixels of what of each image its network is shown."""
+        return self.augmentation.window or SIDE
 
     @property
     def config(self) -> dict:
