@@ -156,6 +156,20 @@ def judge_mirrored(runs: list[Run], labels: dict[str, np.ndarray]) -> dict[str, 
     return told
 
 
+def describe_temperature(judged: dict) -> str:
+    """Sentences on the temperature of an experiment; judged: what `judge_mirrored` tells of it."""
+    validation, test = (
+        f"from {judged[f'calibration error, {split}, as it is']} to "
+        f"{judged[f'calibration error, {split}, with the fitted temperature']} points on {split}"
+        for split in ("validation", "test")
+    )
+    used = judged["temperature"] != 1
+    return (
+        f"The temperature fitted on validation, {judged['fitted']:.3f}, changes the expected calibration error "
+        f"{validation}, so it is {'used' if used else 'not used'}; it changes it {test}, which had no say."
+    )
+
+
 def _judge_classes(logits: list[np.ndarray], labels: np.ndarray) -> dict[str, dict[str, str]]:
     """Recall, precision and F1 of each class in percent, with their intervals over the runs, as text."""
     counts = np.stack([calc_confusion(one, labels) for one in logits])

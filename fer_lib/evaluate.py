@@ -171,11 +171,12 @@ def measure_course(run) -> dict[str, float]:
 
 def measure_cost(run) -> dict[str, float]:
     """What a run takes where nothing else is in its way, from its median epoch, or median epochs if the first ones had
-    smaller images: typical_minutes in all, epoch_seconds in the mean, and typical_speed in training images/s. Sums
-    over the epochs, which environment has, hold every pause and all other work on the machine."""
-    seconds = run.history["seconds"]
-    small = np.arange(len(seconds)) < run.experiment.recipe.small_share * run.experiment.epochs
-    typical = sum(len(part) * part.median() for _, part in seconds.groupby(small))
+    smaller images, or asked teachers whose answers the later ones repeat: typical_minutes in all, epoch_seconds in the
+    mean, and typical_speed in training images/s. Sums over the epochs, which environment has, hold every pause and all
+    other work on the machine."""
+    seconds, recipe = run.history["seconds"], run.experiment.recipe
+    first = np.arange(len(seconds)) < max(recipe.small_share * run.experiment.epochs, recipe.draws)
+    typical = sum(len(part) * part.median() for _, part in seconds.groupby(first))
     return {
         "epoch_seconds": typical / len(seconds),
         "typical_minutes": typical / 60,
@@ -374,6 +375,37 @@ def tabulate_subsets(groups: list[list], labels: np.ndarray, subsets: dict[str, 
         rows[name] |= {
             f"{runs[0].experiment.label} (%)": estimate_accuracy(runs, labels, chosen).format() for runs in groups
         }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def tabulate_subset_changes(
+    pairs: list[tuple[list, list]], labels: np.ndarray, subsets: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """What each step changes on parts of the test split, in points ± half the 95% interval, paired by seed: a row a
+    part, a column a step. pairs: the runs of the step before and of the step; else as `tabulate_subsets`."""
+    table = pd.DataFrame(index=list(subsets))
+    for before, after in pairs:
+        column = f"{before[0].experiment.label} to {after[0].experiment.label} (points)"
+        for name, chosen in subsets.items():
+            right = (
+                [calc_accuracy(run.logits["test"][chosen], labels[chosen]) for run in runs] for runs in (before, after)
+            )
+            table.loc[name, column] = estimate_difference(*right).format(sign=True)
+    return table
+
+
+def tabulate_sides(groups: list[list], labels: np.ndarray, choices: np.ndarray) -> pd.DataFrame:
+    """Whose side each step takes, plain, on the test images where most taggers chose another of the seven classes than
+    the label: the shares answered as the label says and as they do, in percent with 95% intervals over the seeds.
+
+    labels: int (N,); choices: what most taggers chose, int (N,), -1 where there is no such class."""
+    apart = (choices >= 0) & (choices != labels)
+    rows = {}
+    for runs in groups:
+        row = {"images": f"{apart.sum():,}"}
+        for words, truth in {"as FER2013's label (%)": labels, "as most taggers (%)": choices}.items():
+            row[words] = estimate_accuracy(runs, truth, apart).format()
+        rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -21,10 +21,10 @@ from fer_lib import compare, plots
 from fer_lib.data import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
     Estimate,
+    choose_view,
     collect_results,
     compare_runs,
     compare_with_control,
-    choose_view,
     describe_times,
     estimate_mean,
     estimate_view,

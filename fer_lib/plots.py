@@ -687,7 +687,7 @@ def plot_gains(pairs: list[tuple[list, list]], alike: list[list] | None = None) 
     axes.set_ylim(len(gains) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    many = f"{len(helping)} gain" if helping else "none gains"
+    many = f"{len(helping)} gain{'s' * (len(helping) == 1)}" if helping else "none gains"
     told = f": {join_names(helping)}" if helping else ""
     _set_title(figure, f"Of {len(gains)} steps, {many} beyond chance on validation{told}")
     return figure
