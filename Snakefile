@@ -42,6 +42,7 @@ rule paper:
         "reports/paper.md",
         "reports/paper.typ",
         "reports/card.md",
+        "reports/published.csv",
         "reports/pairs.csv",
         "reports/confusions.json",
         "reports/facts.json",

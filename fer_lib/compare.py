@@ -412,8 +412,8 @@ def describe_published(runs: list[Run]) -> str:
     return (
         f"**{runs[0].experiment.step}**, trained from scratch and chosen on PublicTest, is right on "
         f"**{test.format()}%** of {PRIVATE} under {view.replace('_', ' ')} of each image, and on "
-        f"{validation.format()}% of PublicTest. Of the figures for one network from scratch whose test split chose "
-        f"nothing, the highest is {best['reported (%)']}% ({best['system']}): "
+        f"{validation.format()}% of PublicTest. Of the figures for one network from scratch that chose nothing "
+        f"on {PRIVATE}, the highest is {best['reported (%)']}% ({best['system']}): "
         f"{100 * abs(test.mean - theirs):.1f} points {'below' if test.mean > theirs else 'above'} ours, and "
         f"{'inside' if test.low <= theirs <= test.high else 'outside'} the interval that seeds alone give ours."
     )

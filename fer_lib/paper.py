@@ -183,6 +183,9 @@ class Records:
         """Its size in bytes. Raises FileNotFoundError if it is not kept."""
         return (run.folder / WEIGHTS).stat().st_size
 
+    def describe_temperature(self, name: str) -> str:
+        return compare.describe_temperature(self.facts["mirrored"][name])
+
     def find_weakest(self, name: str) -> tuple[str, str]:
         """The class that an experiment recognises least on the test split, and what it is most often taken for."""
         counts = compare.read_confusions()[name]

@@ -37,6 +37,8 @@ def site(tmp_path_factory):
         "reports/site.css",
         "reports/bench.json",
         "reports/pairs.csv",
+        "reports/published.csv",
+        "reports/tries.csv",
         "reports/confusions.json",
         "reports/facts.json",
         "reports/paper.md",
