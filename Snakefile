@@ -44,6 +44,7 @@ rule paper:
         "reports/claims.yaml",
         "reports/verdicts.csv",
         "reports/method.json",
+        "reports/published.csv",
         "reports/confusions.json",
         "reports/facts.json",
         [path for path in RUNS if Path(path).exists()],

@@ -6,20 +6,22 @@ counts beforehand: reports/confusions.json and reports/facts.json.
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from fer_lib.data import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
-    calc_calibration_error,
     calc_confusion,
-    calc_probabilities,
+    choose_temperature,
+    choose_view,
     collect_results,
     estimate_accuracy,
+    estimate_calibration,
     estimate_matched_accuracy,
     estimate_mean,
-    fit_temperature,
+    estimate_view,
     tabulate_costs,
 )
 from fer_lib.experiments import EXPERIMENTS
@@ -58,8 +60,9 @@ def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.nda
 
 def judge_mirrored(runs: list[Run], labels: dict[str, np.ndarray]) -> dict[str, dict]:
     """For each experiment that was judged by mirrored images too, what these answers are worth, as text save for the
-    temperature: `temperature`, fitted on validation over its runs; on the test split the expected calibration error
-    as it is and `with the temperature`, in percent; and of each class recall, precision and F1, in percent.
+    temperatures: `fitted`, on validation over its runs, and `temperature`, that one or 1, as
+    `evaluate.choose_temperature` says; the expected calibration error on validation and test, in percent, as it is
+    and with the fitted one; and, on the test split, of each class recall, precision and F1, in percent.
 
     labels: {split: int (N,)} of validation and test."""
     groups = {}
@@ -69,14 +72,28 @@ def judge_mirrored(runs: list[Run], labels: dict[str, np.ndarray]) -> dict[str, 
     told = {}
     for name, group in groups.items():
         seen = {split: [run.logits[f"{split}_flip"] for run in group] for split in ("validation", "test")}
-        known = np.tile(labels["validation"], len(group))
-        temperature = round(fit_temperature(np.concatenate(seen["validation"]), known), 3)
-        told[name] = {"temperature": temperature, "classes": _judge_classes(seen["test"], labels["test"])}
-        for words, value in {"calibration error": 1.0, "with the temperature": temperature}.items():
-            probabilities = [calc_probabilities(logits, value) for logits in seen["test"]]
-            errors = [calc_calibration_error(one, labels["test"]) for one in probabilities]
-            told[name][words] = estimate_mean(errors).format()
+        fitted, chosen = choose_temperature(seen["validation"], labels["validation"])
+        told[name] = {"fitted": fitted, "temperature": chosen}
+        for split, logits in seen.items():
+            for words, value in {"as it is": 1.0, "with the fitted temperature": fitted}.items():
+                error = estimate_calibration(logits, labels[split], value)
+                told[name][f"calibration error, {split}, {words}"] = error.format()
+        told[name]["classes"] = _judge_classes(seen["test"], labels["test"])
     return told
+
+
+def describe_temperature(judged: dict) -> str:
+    """Sentences on the temperature of an experiment; judged: what `judge_mirrored` tells of it."""
+    validation, test = (
+        f"from {judged[f'calibration error, {split}, as it is']} to "
+        f"{judged[f'calibration error, {split}, with the fitted temperature']} points on {split}"
+        for split in ("validation", "test")
+    )
+    used = judged["temperature"] != 1
+    return (
+        f"The temperature fitted on validation, {judged['fitted']:.3f}, changes the expected calibration error "
+        f"{validation}, so it is {'used' if used else 'not used'}; it changes it {test}, which had no say."
+    )
 
 
 def _judge_classes(logits: list[np.ndarray], labels: np.ndarray) -> dict[str, dict[str, str]]:
@@ -132,6 +149,13 @@ def choose_runs(at_least: int = 3, data: str = "fer2013") -> list[Run]:
     return [run for run in runs if counts[run.experiment.name] >= at_least]
 
 
+def choose_groups(names: Iterable[str], data: str = "fer2013") -> dict[str, list[Run]]:
+    """The published runs on this data of each of these experiments, in this order; one that has none is left out."""
+    runs = read_published_runs(data)
+    groups = {name: [run for run in runs if run.experiment.name == name] for name in names}
+    return {name: group for name, group in groups.items() if group}
+
+
 def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
     """The runs of each step of the two reports, and of the way to the strong model: {name: a list for each step}."""
     reports = {"A": "Report A", "B": "Report B", "S": "Beyond"}
@@ -151,7 +175,7 @@ def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
         row = {
             "runs": len(table),
             "parameters": f"{table['parameters'].iloc[0]:,}",
-            "multiply-adds (M)": f"{count_multiply_adds(experiment.build_model()) / 1e6:.1f}",
+            "multiply-adds (M)": f"{count_multiply_adds(experiment.build_model(), experiment.side) / 1e6:.1f}",
         }
         columns = ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1")
         for column, label in zip(columns, ("train", "validation", "test", "test macro F1")):
@@ -168,3 +192,40 @@ def tabulate_recall(confusions: dict[str, np.ndarray]) -> pd.DataFrame:
         for name, counts in confusions.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=EMOTIONS).round(1)
+
+
+# --- beside other work ------------------------------------------------------------------------
+
+PRIVATE = "PrivateTest"  # the challenge's own test split
+
+
+def read_tries() -> pd.DataFrame:
+    """What was tried before S18 was settled on, reports/tries.csv: a row a try, one run each on validation alone."""
+    table = pd.read_csv(runs_folder().parent / "tries.csv", dtype=str)
+    return table.set_index("tried")
+
+
+def tabulate_published() -> pd.DataFrame:
+    """Results that others published on FER2013, each with its protocol, reports/published.csv, all as text, a dash for
+    what is not known: system; networks that answer together; reported (%); split, the one that it is of in truth;
+    chosen on, the split that chose epoch or learning rate; pretrained; note; source."""
+    return pd.read_csv(runs_folder().parent / "published.csv", dtype=str).fillna("—")
+
+
+def describe_published(runs: list[Run]) -> str:
+    """A sentence, in Markdown, that sets a step's accuracy beside the highest published one of a single network that
+    was trained from scratch and chosen without the test split. runs: of the step."""
+    table = tabulate_published()
+    clean = table.query("networks == '1' and pretrained == 'no' and split == @PRIVATE and `chosen on` != @PRIVATE")
+    clean = clean[clean["chosen on"] != "—"]
+    best = clean.loc[clean["reported (%)"].astype(float).idxmax()]
+    view, theirs = choose_view(runs), float(best["reported (%)"]) / 100
+    validation, test = (estimate_view(runs, split, view) for split in ("validation", "test"))
+    return (
+        f"**{runs[0].experiment.step}**, trained from scratch and chosen on PublicTest, is right on "
+        f"**{test.format()}%** of {PRIVATE} under {view.replace('_', ' ')} of each image, and on "
+        f"{validation.format()}% of PublicTest. Of the figures for one network from scratch that chose nothing "
+        f"on {PRIVATE}, the highest is {best['reported (%)']}% ({best['system']}): "
+        f"{100 * abs(test.mean - theirs):.1f} points {'below' if test.mean > theirs else 'above'} ours, and "
+        f"{'inside' if test.low <= theirs <= test.high else 'outside'} the interval that seeds alone give ours."
+    )

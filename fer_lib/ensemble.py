@@ -1,9 +1,11 @@
 """Several trained networks that answer together: chosen on validation, from their recorded logits."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 
-from fer_lib.evaluate import calc_accuracy, calc_probabilities, judge_aim
+from fer_lib.evaluate import calc_accuracy, calc_probabilities, estimate_mean, judge_aim
 from fer_lib.record import Run
 
 
@@ -59,7 +61,10 @@ POOLS = {"report A's": "A", "report B's": "B", "both reports'": "AB", "all": "AB
 
 
 def group_candidates(candidates: list[Run]) -> dict[str, list[Run]]:
-    """The candidates by the report that their experiments are of; a group without any is left out."""
+    """The candidates by the report that their experiments are of; a group without any is left out.
+
+    In none of them are the tries at report A's regime, which repeat its steps, these steps trained over one cycle, and
+    what learnt FER+'s votes, which are other annotation than FER2013's."""
     groups = {name: [run for run in candidates if run.experiment.report in reports] for name, reports in POOLS.items()}
     return {name: runs for name, runs in groups.items() if runs}
 
@@ -79,6 +84,47 @@ def tabulate_pools(pools: dict[str, list[Run]], labels: dict[str, np.ndarray], m
             row[f"together, {split} (%)"] = f"{100 * table.loc[size, f'{split}_together']:.1f}"
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def measure_disagreement(runs: list[Run], split: str) -> float:
+    """On what share of a split's images, 0-1, two of these networks answer differently, in the mean over the pairs of
+    them."""
+    answers = [read_probabilities(run, split).argmax(1) for run in runs]
+    return float(np.mean([np.mean(one != other) for one, other in combinations(answers, 2)]))
+
+
+def tabulate_teams(teams: dict[str, list[Run]], labels: dict[str, np.ndarray]) -> pd.DataFrame:
+    """What several networks bring together, and how much they differ: a row a team, with its networks and their
+    parameters in millions, how often two of them answer differently on validation, and for each split the mean
+    accuracy alone and that together, in percent. labels: as of `tabulate_members`."""
+    rows = {}
+    for name, runs in teams.items():
+        row = {
+            "networks": len(runs),
+            "parameters (M)": f"{sum(run.results['parameters'] for run in runs) / 1e6:.1f}",
+            "two differ on (%)": f"{100 * measure_disagreement(runs, 'validation'):.1f}" if len(runs) > 1 else "—",
+        }
+        for split, truth in labels.items():
+            alone = np.mean([calc_accuracy(read_probabilities(run, split), truth) for run in runs])
+            row[f"alone, {split} (%)"] = f"{100 * alone:.1f}"
+            row[f"together, {split} (%)"] = f"{100 * calc_accuracy(combine_runs(runs, split), truth):.1f}"
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def describe_student(students: list[Run], teachers: list[Run], labels: np.ndarray) -> str:
+    """A sentence, in Markdown, that sets single networks beside the ensemble whose answers they learnt.
+
+    labels: of the test split, int (N,)."""
+    together = combine_runs(teachers, "test")
+    ensemble, alone = calc_accuracy(together, labels), [read_probabilities(run, "test") for run in students]
+    single = estimate_mean([calc_accuracy(answers, labels) for answers in alone])
+    size = students[0].results["parameters"] / sum(run.results["parameters"] for run in teachers)
+    return (
+        f"The {len(teachers)} teachers together are right on **{ensemble:.1%}** of the test images, "
+        f"{students[0].experiment.step} alone on **{single.format()}%**, {100 * (single.mean - ensemble):+.1f} points, "
+        f"with {size:.0%} of their parameters."
+    )
 
 
 def describe_aim(table: pd.DataFrame, aim: float, images: int) -> str:

@@ -1,6 +1,7 @@
 """Metrics of recorded logits, their intervals over seeds, and tables of runs."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -113,11 +114,12 @@ def measure_course(run) -> dict[str, float]:
 
 def measure_cost(run) -> dict[str, float]:
     """What a run takes where nothing else is in its way, from its median epoch, or median epochs if the first ones had
-    smaller images: typical_minutes in all, epoch_seconds in the mean, and typical_speed in training images/s. Sums
-    over the epochs, which environment has, hold every pause and all other work on the machine."""
-    seconds = run.history["seconds"]
-    small = np.arange(len(seconds)) < run.experiment.recipe.small_share * run.experiment.epochs
-    typical = sum(len(part) * part.median() for _, part in seconds.groupby(small))
+    smaller images, or asked teachers whose answers the later ones repeat: typical_minutes in all, epoch_seconds in the
+    mean, and typical_speed in training images/s. Sums over the epochs, which environment has, hold every pause and all
+    other work on the machine."""
+    seconds, recipe = run.history["seconds"], run.experiment.recipe
+    first = np.arange(len(seconds)) < max(recipe.small_share * run.experiment.epochs, recipe.draws)
+    typical = sum(len(part) * part.median() for _, part in seconds.groupby(first))
     return {
         "epoch_seconds": typical / len(seconds),
         "typical_minutes": typical / 60,
@@ -131,9 +133,9 @@ def shorten_hardware(name: str) -> str:
 
 
 def name_hardware(environment: dict) -> str:
-    """What a run's times are of: its hardware, and how many threads where it had more than the usual one."""
-    threads = environment["threads"]
-    return shorten_hardware(environment["hardware"]) + (f", {threads} threads" if threads > 1 else "")
+    """What a run's times are of: its hardware, and how many threads where a CPU had more than the usual one."""
+    name, threads = shorten_hardware(environment["hardware"]), environment["threads"]
+    return name + (f", {threads} threads" if threads > 1 and not name.startswith("NVIDIA") else "")
 
 
 COSTS = ["epoch_seconds", "typical_minutes", "typical_speed"]
@@ -195,6 +197,22 @@ def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def name_metric(split: str, view: str) -> str:
+    """What results call the accuracy on a split under a view: "test_accuracy", "test_accuracy_flip"."""
+    return f"{split}_accuracy" + ("" if view == "plain" else f"_{view}")
+
+
+def choose_view(runs: list) -> str:
+    """The view of their images, "plain" or one of their experiment's, with the best mean validation accuracy."""
+    views = ("plain", *runs[0].experiment.views)
+    return max(views, key=lambda view: estimate_view(runs, "validation", view).mean)
+
+
+def estimate_view(runs: list, split: str, view: str) -> Estimate:
+    """Accuracy on a split under a view, over the runs."""
+    return estimate_mean([run.results[name_metric(split, view)] for run in runs])
+
+
 def tabulate_views(groups: list[list]) -> pd.DataFrame:
     """What it brings to show a trained network several views of each image: validation and test accuracy, mean ± half
     the 95% interval, and the gain on the plain image in points. A row a step and view; a step whose networks were
@@ -204,29 +222,35 @@ def tabulate_views(groups: list[list]) -> pd.DataFrame:
         for view in ("plain", *runs[0].experiment.views) if runs[0].experiment.views else ():
             row = {}
             for split in ("validation", "test"):
-                plain = [run.results[f"{split}_accuracy"] for run in runs]
-                seen = plain if view == "plain" else [run.results[f"{split}_accuracy_{view}"] for run in runs]
+                plain, seen = ([run.results[name_metric(split, one)] for run in runs] for one in ("plain", view))
                 row[f"{split} (%)"] = estimate_mean(seen).format()
                 row[f"gain, {split}"] = "" if view == "plain" else estimate_difference(plain, seen).format(sign=True)
             rows[f"{runs[0].experiment.step}, {view.replace('_', ' ')}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def tabulate_view_gains(pairs: list[tuple[list, list]]) -> pd.DataFrame:
+    """What each step brings over the one that it changes, in points ± half the 95% interval: a row a
+    step and view that both were judged by, a column a split. pairs: the runs of the step before and of the step."""
+    rows = {}
+    for before, after in pairs:
+        for view in ("plain", *(view for view in after[0].experiment.views if view in before[0].experiment.views)):
+            rows[f"{before[0].experiment.step} to {after[0].experiment.step}, {view.replace('_', ' ')}"] = {
+                split: compare_runs(before, after, name_metric(split, view)).format(sign=True)
+                for split in ("validation", "test")
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def describe_aim(runs: list, aim: float) -> str:
     """A sentence, in Markdown: whether a step's mean test accuracy reaches an aim set beforehand (0-1), under the
     view of its images that is best on validation."""
-
-    def estimate(split: str, view: str) -> Estimate:
-        suffix = "" if view == "plain" else f"_{view}"
-        return estimate_mean([run.results[f"{split}_accuracy{suffix}"] for run in runs])
-
-    experiment = runs[0].experiment
-    view = max(("plain", *experiment.views), key=lambda view: estimate("validation", view).mean)
-    test = estimate("test", view)
+    experiment, view = runs[0].experiment, choose_view(runs)
+    validation, test = (estimate_view(runs, split, view) for split in ("validation", "test"))
     shown = "" if view == "plain" else f", shown {view.replace('_', ' ')} of each image,"
     return (
         f"**{experiment.step}**{shown} is right on **{test.format()}%** of the test images in the mean over "
-        f"{test.runs} seed{'s' * (test.runs > 1)} ({estimate('validation', view).format()}% on validation): "
+        f"{test.runs} seed{'s' * (test.runs > 1)} ({validation.format()}% on validation): "
         f"{judge_aim(test.mean, aim)}."
     )
 
@@ -286,6 +310,37 @@ def tabulate_subsets(groups: list[list], labels: np.ndarray, subsets: dict[str, 
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def tabulate_subset_changes(
+    pairs: list[tuple[list, list]], labels: np.ndarray, subsets: dict[str, np.ndarray]
+) -> pd.DataFrame:
+    """What each step changes on parts of the test split, in points ± half the 95% interval: a row a
+    part, a column a step. pairs: the runs of the step before and of the step; else as `tabulate_subsets`."""
+    table = pd.DataFrame(index=list(subsets))
+    for before, after in pairs:
+        column = f"{before[0].experiment.label} to {after[0].experiment.label} (points)"
+        for name, chosen in subsets.items():
+            right = (
+                [calc_accuracy(run.logits["test"][chosen], labels[chosen]) for run in runs] for runs in (before, after)
+            )
+            table.loc[name, column] = compare_values(*right).format(sign=True)
+    return table
+
+
+def tabulate_sides(groups: list[list], labels: np.ndarray, choices: np.ndarray) -> pd.DataFrame:
+    """Whose side each step takes, plain, on the test images where most taggers chose another of the seven classes than
+    the label: the shares answered as the label says and as they do, in percent with 95% intervals over the seeds.
+
+    labels: int (N,); choices: what most taggers chose, int (N,), -1 where there is no such class."""
+    apart = (choices >= 0) & (choices != labels)
+    rows = {}
+    for runs in groups:
+        row = {"images": f"{apart.sum():,}"}
+        for words, truth in {"as FER2013's label (%)": labels, "as most taggers (%)": choices}.items():
+            row[words] = estimate_accuracy(runs, truth, apart).format()
+        rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 # --- calibration --------------------------------------------------------------------------------
 
 
@@ -326,6 +381,38 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(calc_loss, bounds=(-3, 3), method="bounded").x))
 
 
+def estimate_calibration(logits: list[np.ndarray], labels: np.ndarray, temperature: float = 1.0) -> Estimate:
+    """The calibration error over several networks' logits (N, 7) of the same images, at one temperature."""
+    return estimate_mean([calc_calibration_error(calc_probabilities(one, temperature), labels) for one in logits])
+
+
+def choose_temperature(logits: list[np.ndarray], labels: np.ndarray) -> tuple[float, float]:
+    """The temperature fitted to several networks' logits (N, 7) of the validation split, to three decimals, and the
+    one to be used: the fitted one if it makes their calibration error there smaller, else 1, which changes nothing.
+
+    A fitted one need not: what it makes smallest is another measure, the mean negative log-likelihood."""
+    fitted = round(fit_temperature(np.concatenate(logits), np.tile(labels, len(logits))), 3)
+    helps = estimate_calibration(logits, labels, fitted).mean < estimate_calibration(logits, labels).mean
+    return fitted, fitted if helps else 1.0
+
+
+def tabulate_calibration(groups: list[list], labels: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Of each step the temperature fitted on validation, the calibration error of each split as trained and with it,
+    in points, and whether it is to be used, as `choose_temperature` says.
+
+    labels: {split: int (N,)} of validation and test."""
+    rows = {}
+    for runs in groups:
+        logits = {split: [run.logits[split] for run in runs] for split in labels}
+        fitted, chosen = choose_temperature(logits["validation"], labels["validation"])
+        row = {"fitted temperature": f"{fitted:.2f}"}
+        for split, truth in labels.items():
+            row[f"error, {split}"] = estimate_calibration(logits[split], truth).format()
+            row[f"with it, {split}"] = estimate_calibration(logits[split], truth, fitted).format()
+        rows[f"{runs[0].experiment.step}"] = row | {"used": "yes" if chosen == fitted else "no"}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 # --- tables of runs -----------------------------------------------------------------------------
 
 SUMMARY = {
@@ -360,16 +447,19 @@ def compare_runs(before: list, after: list, metric: str) -> Estimate:
     Its 95% interval is from how far runs of one experiment lie apart in the whole family of these experiments, as far
     as they are published runs, else among these runs alone (see `statistics.moderate_variances`), so a single run has
     one too."""
-    groups = {"before": collect_results(before)[metric], "after": collect_results(after)[metric]}
-    kin = {}
-    for side, runs in zip(groups, (before, after)):
-        kin |= _read_family(runs[0], metric) if _is_published(runs[0]) else {side: groups[side]}
-    scatters = moderate_variances(kin)
-    names = {
-        side: runs[0].experiment.name if _is_published(runs[0]) else side for side, runs in zip(groups, (before, after))
-    }
-    scatters |= {side: scatters[name] for side, name in names.items()}
-    effect = estimate_contrast({"after": 1.0, "before": -1.0}, groups, scatters)
+    kin, names = {}, []
+    for side, runs in (("before", before), ("after", after)):
+        kin |= _read_family(runs[0], metric) if _is_published(runs[0]) else {}
+        names.append(runs[0].experiment.name if _is_published(runs[0]) else side)
+    return compare_values(*(collect_results(runs)[metric] for runs in (before, after)), kin, names)
+
+
+def compare_values(before, after, kin: Mapping | None = None, names=("before", "after")) -> Estimate:
+    """The difference of two means, of one value a run each, not paired, with its 95% interval.
+
+    kin: {experiment: one value a run} of experiments that scatter alike; names: what the two are called there."""
+    values = dict(zip(names, (before, after)))
+    effect = estimate_contrast({names[0]: -1.0, names[1]: 1.0}, values, moderate_variances(values | dict(kin or {})))
     return Estimate(effect.mean, *effect.find_interval(), len(after))
 
 
@@ -402,9 +492,9 @@ def summarise_costs(groups: list[list]) -> pd.DataFrame:
 
     "multiply-adds (M) per point" is empty where the gain is not clear of zero."""
     first, rows, costs = groups[0], {}, tabulate_costs(sum(groups, []))
-    start = count_multiply_adds(first[0].experiment.build_model())
+    start = count_multiply_adds(first[0].experiment.build_model(), first[0].experiment.side)
     for runs in groups:
-        work = count_multiply_adds(runs[0].experiment.build_model())
+        work = count_multiply_adds(runs[0].experiment.build_model(), runs[0].experiment.side)
         gain = compare_runs(first, runs, "validation_accuracy")
         per_point = (work - start) / 1e6 / (100 * gain.mean) if runs is not first and gain.low > 0 else None
         cost = costs.loc[runs[0].experiment.name]

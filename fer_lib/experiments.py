@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from torch import nn
 
 from fer_lib.augment import Augmentation
+from fer_lib.data import SIDE
 from fer_lib.models import MODELS
 from fer_lib.preprocess import EVEN
 from fer_lib.recipe import VIEWS, Recipe
@@ -87,6 +88,11 @@ class Experiment:
         if self.report == "D":
             return self.name[1].upper()
         return self.step[:2] if self.report == "C" else self.report
+
+    @property
+    def side(self) -> int:
+        """Side in pixels of what of each image its network is shown."""
+        return self.augmentation.window or SIDE
 
     @property
     def config(self) -> dict:

@@ -286,8 +286,9 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_multiply_adds(model: nn.Module) -> int:
-    """Multiplications, each with its addition, of one image's way through the convolutions and linear layers."""
+def count_multiply_adds(model: nn.Module, side: int = SIDE) -> int:
+    """Multiplications, each with its addition, of the way of one image, of `side` by `side` pixels, through the
+    convolutions and linear layers."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.eval()(torch.zeros(1, 1, SIDE, SIDE))
+        model.eval()(torch.zeros(1, 1, side, side))
     return counter.get_total_flops() // 2

@@ -21,16 +21,19 @@ from fer_lib import claims, compare, plots
 from fer_lib.data import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
     Estimate,
+    choose_view,
     collect_results,
     compare_runs,
     describe_times,
     estimate_mean,
+    estimate_view,
     format_markdown,
+    judge_aim,
     measure_cost,
     shorten_hardware,
     tabulate_costs,
 )
-from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment, list_additions, list_ladder, list_treatments
+from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment, list_additions, list_treatments
 from fer_lib.models import count_multiply_adds, count_parameters
 from fer_lib.record import WEIGHTS, Run
 
@@ -93,8 +96,7 @@ class Records:
         """What each addition to the small network brings on validation, in points ± half the 95% interval:
         "zoom (-0.9 ± 0.9) and light (+0.4 ± 0.9)"."""
         titles = {name: find_experiment(name).title for name in list_additions()}
-        *_, alone, _, _ = list_ladder()  # the last with the small network
-        gains = [f"{title[0].lower()}{title[1:]} ({self.gain(alone, name)})" for name, title in titles.items()]
+        gains = [f"{title[0].lower()}{title[1:]} ({self.gain('s5_averaging', name)})" for name, title in titles.items()]
         return plots.join_names(gains)
 
     def find_statement(self, number: str) -> claims.Statement:
@@ -170,6 +172,23 @@ class Records:
     def setting(self, name: str) -> Experiment:
         return find_experiment(name)
 
+    def judge_aim(self, name: str, aim: float) -> str:
+        """Whether an experiment's test accuracy, under the view that is best on validation, is what was aimed at (0-1),
+        in words: "the aim of 74.1% is missed by 1.1 points"."""
+        runs = self.get_runs(name)
+        return judge_aim(estimate_view(runs, "test", choose_view(runs)).mean, aim)
+
+    def judge_ensemble(self, aim: float) -> str:
+        """The same of the ensemble of all candidates."""
+        return judge_aim(float(self.facts["ensembles"]["all"]["together, test (%)"]) / 100, aim)
+
+    def describe_published(self, name: str) -> str:
+        return compare.describe_published(self.get_runs(name)).replace("**", "")
+
+    def show_published(self) -> str:
+        widths = {"system": 20, "networks": 8, "reported (%)": 8, "split": 11, "chosen on": 11, "pretrained": 11}
+        return _format_table(compare.tabulate_published(), widths | {"note": 28, "source": 16})
+
     def bound(self, name: str) -> str:
         """Half the 95% interval, in points, that the number of test images alone gives an experiment's accuracy."""
         share = collect_results(self.get_runs(name))["test_accuracy"].mean()
@@ -182,7 +201,8 @@ class Records:
 
     def count_multiply_adds(self, name: str) -> str:
         """Of an image's way through the network, in millions."""
-        return f"{count_multiply_adds(find_experiment(name).build_model()) / 1e6:.0f}"
+        experiment = find_experiment(name)
+        return f"{count_multiply_adds(experiment.build_model(), experiment.side) / 1e6:.0f}"
 
     def weights(self, run: Run) -> str:
         """The file of a run's weights, from the project's root."""
@@ -191,6 +211,9 @@ class Records:
     def measure_weights(self, run: Run) -> int:
         """Its size in bytes. Raises FileNotFoundError if it is not kept."""
         return (run.folder / WEIGHTS).stat().st_size
+
+    def describe_temperature(self, name: str) -> str:
+        return compare.describe_temperature(self.facts["mirrored"][name])
 
     def find_weakest(self, name: str) -> tuple[str, str]:
         """The class that an experiment recognises least on the test split, and what it is most often taken for."""
@@ -221,6 +244,9 @@ class Records:
             "averaging": "a moving average of the weights, of which each batch keeps {:g}, as what is judged",
         }
         words += [text.format(getattr(recipe, field)) for field, text in told.items() if getattr(recipe, field)]
+        if experiment.teachers:
+            teachers = plots.join_names([find_experiment(teacher).step for teacher in experiment.teachers])
+            words.append(f"{recipe.teaching:.0%} of the loss against the mean answers of the networks of {teachers}")
         return plots.join_names(words)
 
     def list_treatments(self, name: str) -> str:
@@ -231,6 +257,7 @@ class Records:
             "rotation": "turned by up to {:g}°",
             "zoom": "enlarged or shrunk by up to {:.0%}",
             "crop_padding": "moved by up to {:g} pixels",
+            "window": "cut down to a square of {0}×{0} pixels somewhere in it",
             "light": "changed in contrast and brightness by up to {:.0%}",
             "erasing": "covered in part by a grey box with a probability of {:g}",
         }

@@ -17,7 +17,6 @@ from fer_lib.augment import crop, rotate
 from fer_lib.data import EMOTIONS, SIDE, Dataset, Split
 from fer_lib.evaluate import (
     Estimate,
-    calc_calibration_error,
     calc_confusion,
     calc_probabilities,
     calc_recall,
@@ -25,6 +24,7 @@ from fer_lib.evaluate import (
     collect_results,
     compare_runs,
     estimate_accuracy,
+    estimate_calibration,
     estimate_mean,
     measure_sensitivity,
 )
@@ -574,30 +574,35 @@ def plot_rotations(degrees: dict[str, np.ndarray]) -> Figure:
 
 
 def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[float]) -> Figure:
-    """How often each network is right when it is so sure, on the test split, before and after its temperature.
+    """How often each network is right when it is so sure, on the test split, as trained and after its temperature.
 
-    groups: the runs of each step, whose images are pooled; labels: int (N,); temperatures: one a step."""
+    groups: the runs of each step, whose images are pooled; labels: int (N,); temperatures: one a step, 1 where none
+    is to be used."""
     figure, panels = _make_figure(1, len(groups), figsize=(WIDTH, 3.6), sharey=True, squeeze=False)
-    told = []
+    told, untouched = [], []
     for axes, runs, temperature in zip(panels[0], groups, temperatures, strict=True):
         axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
-        errors = []
-        for value, colour, label in (
-            (1.0, BEFORE, "as trained"),
-            (temperature, AFTER, f"temperature {temperature:.2f}"),
-        ):
+        shown = [(1.0, BEFORE, "as trained"), (temperature, AFTER, f"temperature {temperature:.2f}")]
+        for value, colour, label in shown[: 1 + (temperature != 1)]:
             shares = np.concatenate([calc_probabilities(run.logits["test"], value) for run in runs])
             table = calc_reliability(shares, np.tile(labels, len(runs)))
-            errors.append(calc_calibration_error(shares, np.tile(labels, len(runs))))
             axes.plot(table["confidence"], table["accuracy"], "o-", color=colour, markersize=4, label=label)
         axes.set_title(f"{_name(runs[0])}", fontsize=9)
         axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
         axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
         axes.legend(fontsize=8, loc="lower right")
-        told.append(f"{100 * errors[0]:.1f} to {100 * errors[1]:.1f} in {runs[0].experiment.step}")
+        logits = [run.logits["test"] for run in runs]
+        before, after = (100 * estimate_calibration(logits, labels, value).mean for value in (1.0, temperature))
+        step = runs[0].experiment.step
+        if temperature == 1:
+            untouched.append(f"{step} ({before:.1f})")
+        else:
+            told.append(f"{before:.1f} to {after:.1f} in {step}")
     panels[0, 0].set_ylabel("accuracy on the test split")
     panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
-    _set_title(figure, f"One temperature brings the calibration error, in points, from {join_names(told)}")
+    parts = [f"a temperature brings it from {join_names(told)}"] * bool(told)
+    parts += [f"none is used for {join_names(untouched)}"] * bool(untouched)
+    _set_title(figure, f"Calibration error on test, in points: {'; '.join(parts)}")
     return figure
 
 
@@ -691,7 +696,7 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
     axes.set_ylim(len(gains) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    many = f"{len(helping)} gain" if helping else "none gains"
+    many = f"{len(helping)} gain{'s' * (len(helping) == 1)}" if helping else "none gains"
     told = f": {join_names(helping)}" if helping else ""
     _set_title(figure, f"Of {len(gains)} steps, {many} beyond chance on validation{told}")
     return figure

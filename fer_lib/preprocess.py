@@ -14,6 +14,13 @@ def scale_pixels(images: torch.Tensor) -> torch.Tensor:
     return images.float().div_(255)
 
 
+def cut_middle(images: np.ndarray, side: int) -> np.ndarray:
+    """The middle of images (N, H, W), (N, side, side): what a network that was trained on windows of that side is
+    shown of an image."""
+    top, left = ((whole - side) // 2 for whole in images.shape[1:])
+    return images[:, top : top + side, left : left + side]
+
+
 EVEN = (1.0,) * len(EMOTIONS)  # every class as large as the largest
 
 

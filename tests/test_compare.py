@@ -63,10 +63,13 @@ def test_answers_to_mirrored_views_are_calibrated_and_told_by_class():
     first = SimpleNamespace(experiment=EXPERIMENTS["s5_averaging"], logits=views)
     other = SimpleNamespace(experiment=EXPERIMENTS["a1_baseline"], logits={"validation": logits})
     ((name, told),) = compare.judge_mirrored([first, first, other], labels).items()
-    share, sure = (np.exp(5 / value) / (np.exp(5 / value) + 6) for value in (told["temperature"], 1))
+    share, sure = (np.exp(5 / value) / (np.exp(5 / value) + 6) for value in (told["fitted"], 1))
     assert name == "s5_averaging" and share == pytest.approx(0.8, abs=0.01)
-    assert told["calibration error"] == f"{100 * (sure - 0.9):.1f} ± 0.0"  # nine of ten test images are right
-    assert told["with the temperature"] == f"{100 * (0.9 - share):.1f} ± 0.0"
+    # nine of ten test images are right, eight of ten validation images
+    assert told["calibration error, test, as it is"] == f"{100 * (sure - 0.9):.1f} ± 0.0"
+    assert told["calibration error, test, with the fitted temperature"] == f"{100 * (0.9 - share):.1f} ± 0.0"
+    assert told["calibration error, validation, as it is"] == f"{100 * (sure - 0.8):.1f} ± 0.0"
+    assert told["temperature"] == told["fitted"], "it makes the error on validation smaller"
     assert told["classes"]["Angry"] == {"recall": "88.9 ± 0.0", "precision": "100.0 ± 0.0", "F1": "94.1 ± 0.0"}
     assert told["classes"]["Disgust"] == {"recall": "100.0 ± 0.0", "precision": "50.0 ± 0.0", "F1": "66.7 ± 0.0"}
 

@@ -40,6 +40,8 @@ def site(tmp_path_factory):
         "reports/verdicts.csv",
         "reports/gradients.csv",
         "reports/method.json",
+        "reports/published.csv",
+        "reports/tries.csv",
         "reports/confusions.json",
         "reports/facts.json",
         "reports/paper.md",
