@@ -201,7 +201,7 @@ PRIVATE = "PrivateTest"  # the challenge's own test split
 
 def read_tries() -> pd.DataFrame:
     """What was tried before S18 was settled on, reports/tries.csv: a row a try, one run each on validation alone."""
-    table = pd.read_csv(runs_folder().parent / "tries.csv", dtype=str)
+    table = pd.read_csv(PROJECT / "reports" / "tries.csv", dtype=str)
     return table.set_index("tried")
 
 
@@ -209,7 +209,7 @@ def tabulate_published() -> pd.DataFrame:
     """Results that others published on FER2013, each with its protocol, reports/published.csv, all as text, a dash for
     what is not known: system; networks that answer together; reported (%); split, the one that it is of in truth;
     chosen on, the split that chose epoch or learning rate; pretrained; note; source."""
-    return pd.read_csv(runs_folder().parent / "published.csv", dtype=str).fillna("—")
+    return pd.read_csv(PROJECT / "reports" / "published.csv", dtype=str).fillna("—")
 
 
 def describe_published(runs: list[Run]) -> str:

@@ -187,7 +187,7 @@ class Records:
 
     def show_published(self) -> str:
         widths = {"system": 20, "networks": 8, "reported (%)": 8, "split": 11, "chosen on": 11, "pretrained": 11}
-        return _format_table(compare.tabulate_published(), widths | {"note": 28, "source": 16})
+        return _format_table(compare.tabulate_published(), widths | {"note": 44, "source": 20})
 
     def bound(self, name: str) -> str:
         """Half the 95% interval, in points, that the number of test images alone gives an experiment's accuracy."""

@@ -8,10 +8,12 @@ from fer_lib.ensemble import (
     choose_size,
     combine_runs,
     describe_aim,
+    describe_student,
     group_candidates,
     read_probabilities,
     tabulate_members,
     tabulate_pools,
+    tabulate_teams,
 )
 from fer_lib.evaluate import calc_probabilities
 from fer_lib.experiments import EXPERIMENTS
@@ -22,8 +24,10 @@ LABELS = np.arange(600) % 7
 def make_run(seed, wrong, sure=2.0, **views):
     """A run that errs on these images, and is as sure of itself everywhere."""
     logits = sure * np.eye(7)[np.where(np.isin(np.arange(600), wrong), (LABELS + 1) % 7, LABELS)]
-    experiment = EXPERIMENTS["a1_baseline"]
-    return SimpleNamespace(experiment=experiment, seed=seed, logits={"validation": logits, "test": logits} | views)
+    logits = {"validation": logits, "test": logits} | views
+    return SimpleNamespace(
+        experiment=EXPERIMENTS["a1_baseline"], seed=seed, logits=logits, results={"parameters": 2_000_000}
+    )
 
 
 @pytest.fixture
@@ -69,7 +73,9 @@ def test_the_most_views_that_a_run_was_judged_by_count():
 def test_each_reports_networks_and_all_are_weighed_against_one_another(runs):
     other = make_run(3, range(300, 330))
     other.experiment = EXPERIMENTS["b1_two_layer"]
-    pools = group_candidates([*runs, other])
+    voted = make_run(4, [])
+    voted.experiment = EXPERIMENTS["v1_votes"]  # learnt other annotation
+    pools = group_candidates([*runs, other, voted])
     assert {name: len(pool) for name, pool in pools.items()} == {
         "report A's": 3,
         "report B's": 1,
@@ -80,3 +86,18 @@ def test_each_reports_networks_and_all_are_weighed_against_one_another(runs):
     assert table.loc["report B's", ["candidates", "members"]].tolist() == [1, 1]
     assert table.loc["report A's", "best alone, test (%)"] == f"{100 * (1 - 100 / 600):.1f}"
     assert float(table.loc["all", "together, test (%)"]) >= float(table.loc["report B's", "together, test (%)"])
+
+
+def test_what_a_team_brings_is_told_beside_how_much_it_differs(runs):
+    """The twins always agree; the third answers otherwise on the 210 images on which it or they err."""
+    labels = {"validation": LABELS, "test": LABELS}
+    table = tabulate_teams({"twins": runs[:2], "all": runs, "one": runs[:1]}, labels)
+    assert table["two differ on (%)"].tolist() == ["0.0", f"{100 * (2 / 3) * 210 / 600:.1f}", "—"]
+    assert table["parameters (M)"].tolist() == ["4.0", "6.0", "2.0"]
+    assert table.loc["twins", "together, test (%)"] == table.loc["twins", "alone, test (%)"] == "83.3"
+
+
+def test_a_network_is_set_beside_the_ensemble_that_taught_it(runs):
+    told = describe_student(runs[2:], [runs[0], runs[1]], LABELS)
+    assert "The 2 teachers together are right on **83.3%**" in told and "A1 alone on **81.7%**, -1.7 points" in told
+    assert told.endswith("with 50% of their parameters.")

@@ -16,6 +16,7 @@ from fer_lib.evaluate import (
     calc_probabilities,
     calc_recall,
     calc_reliability,
+    choose_temperature,
     compare_runs,
     describe_aim,
     describe_change,
@@ -28,8 +29,12 @@ from fer_lib.evaluate import (
     measure_course,
     measure_gradients,
     measure_sensitivity,
+    name_hardware,
+    tabulate_calibration,
     tabulate_costs,
     tabulate_milestones,
+    tabulate_sides,
+    tabulate_subset_changes,
     tabulate_subsets,
     tabulate_views,
 )
@@ -171,6 +176,44 @@ def test_the_temperature_that_made_the_labels_is_found_again():
     assert calc_calibration_error(calc_probabilities(3 * logits), labels) > 0.1
 
 
+def test_a_temperature_is_used_only_where_it_mends_the_calibration_on_validation():
+    """One network is too sure throughout. Of the other the surest tenth, at three in four, is always right and the rest
+    as often as it says: dividing its logits by less than 1 makes the labels likelier, and spoils the rest."""
+    labels = np.zeros(1000, int)
+    sure = 4.0 * np.eye(7)[[0] * 800 + [1] * 200]
+    fitted, chosen = choose_temperature([sure, sure], labels)
+    assert chosen == fitted > 1
+    right, sharpest = np.arange(1000) % 2 == 0, np.arange(1000) < 150
+    heights = np.where(sharpest, np.log(6 * 0.75 / 0.25), np.log(6 * 0.5 / 0.5))
+    mixed = heights[:, None] * np.eye(7)[np.where(right | sharpest, 0, 1)]
+    fitted, chosen = choose_temperature([mixed], labels)
+    assert fitted < 0.99 and chosen == 1
+    run = SimpleNamespace(experiment=EXPERIMENTS["a1_baseline"], logits={"validation": mixed, "test": mixed})
+    row = tabulate_calibration([[run]], {"validation": labels, "test": labels}).loc["A1"]
+    assert row["used"] == "no" and row["error, test"] == row["error, validation"] == "3.8"
+    assert float(row["with it, validation"]) > 3.8
+
+
+def test_the_threads_of_a_gpus_run_say_nothing_of_its_times():
+    assert name_hardware({"hardware": "NVIDIA H200", "threads": 2}) == "NVIDIA H200"
+    assert name_hardware({"hardware": "AMD EPYC Processor", "threads": 2}) == "AMD EPYC, 2 threads"
+
+
+def test_what_changes_on_parts_of_the_split_and_whose_side_is_taken():
+    """Before, one of three zeros is missed, after none; on two images most taggers chose another class."""
+    before, after = (
+        SimpleNamespace(logits={"test": np.eye(7)[predicted]}, experiment=EXPERIMENTS[name])
+        for name, predicted in (("a1_baseline", PREDICTED), ("a2_batchnorm", LABELS))
+    )
+    parts = {"zeros": LABELS == 0, "ones": LABELS == 1}
+    table = tabulate_subset_changes([([before] * 2, [after] * 2)], LABELS, parts)
+    assert table["A1 to A2 (points)"].tolist() == ["+33.3 ± 0.0", "+0.0 ± 0.0"]
+    choices = np.array([0, 0, 1, 4, 1, -1])
+    sides = tabulate_sides([[before], [after]], LABELS, choices)
+    assert sides.loc["A1 Baseline"].tolist() == ["2", "50.0", "50.0"]
+    assert sides.loc["A2 Batch norm"].tolist() == ["2", "100.0", "0.0"]
+
+
 def test_accuracy_on_parts_of_the_test_split():
     run = SimpleNamespace(logits={"test": LOGITS}, experiment=EXPERIMENTS["a1_baseline"])
     parts = {"all": LABELS >= 0, "zeros": LABELS == 0}
@@ -231,6 +274,12 @@ def test_a_pause_does_not_count_as_cost():
     run.environment = {"seconds": 1845.0, "images_per_second": 2400 / 1845}
     expected = {"epoch_seconds": 7.5, "typical_minutes": 0.75, "typical_speed": 2400 / 45}
     assert measure_cost(run) == pytest.approx(expected)
+    # teachers asked in the first two of four epochs
+    run.experiment = replace(
+        EXPERIMENTS["s20_taught"], epochs=4, recipe=replace(EXPERIMENTS["s20_taught"].recipe, draws=2)
+    )
+    run.history = pd.DataFrame({"seconds": [6.0, 6.0, 3.0, 3.0]})
+    assert measure_cost(run)["typical_minutes"] == 0.3
 
 
 def test_costs_are_compared_on_one_machine():

@@ -70,6 +70,11 @@ def test_multiply_adds_are_those_worked_out_by_hand():
     assert count_multiply_adds(MODELS["BaselineModel"]()) == convolutions + 4608 * 128 + 128 * 7
 
 
+def test_multiply_adds_fall_with_the_images_area():
+    whole, part = (count_multiply_adds(MODELS["PlainCNN"](), side) for side in (48, 24))
+    assert part == pytest.approx(whole / 4, rel=1e-4)
+
+
 def test_gradients_reach_every_parameter(name):
     torch.manual_seed(0)
     model = MODELS[name]()

@@ -87,6 +87,9 @@ def test_a_recipe_and_its_treatments_are_told_in_words():
     assert "moving average" in told and "smaller images in the first 50% of the epochs" in told
     treated = paper.Records.list_treatments(None, "s15_more_varied")
     assert "enlarged or shrunk by up to 20%" in treated and treated.endswith("with a probability of 0.5")
+    told = paper.Records.list_means(None, "s20_taught")
+    assert told.endswith("and 80% of the loss against the mean answers of the networks of S18 and S19")
+    assert "a square of 40×40 pixels" in paper.Records.list_treatments(None, "s20_taught")
     assert paper.Records.list_means(None, "a1_baseline") == "Adam and a learning rate of 0.001"
 
 

@@ -114,6 +114,7 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_effects({"A1": (before, [after, before]), "B1": (after, [before, after])}),
         plots.plot_accuracy_by_agreement([before, after], labels, np.arange(len(labels)) % 11 / 10),
         plots.plot_reliability([before, after], labels, [1.5, 2.0]),
+        plots.plot_reliability([before, after], labels, [1.5, 1.0]),  # none is used with the second
         plots.plot_rotations({name: np.linspace(-30, 30, 50) for name in ("train", "validation", "test")}),
         plots.plot_curves(before[:1], after[:1]),  # of one seed: no interval, and no error
         plots.plot_recall_change(before[:1], after[:1], labels, "test"),

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from fer_lib.data import Split
-from fer_lib.preprocess import balance_classes, calc_upsampling_factors, scale_pixels
+from fer_lib.preprocess import balance_classes, calc_upsampling_factors, cut_middle, scale_pixels
+from fer_lib.recipe import make_views
 
 
 def make_split(name="train"):
@@ -18,6 +19,12 @@ def test_scaling_maps_bytes_to_0_1():
     images = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
     torch.testing.assert_close(scale_pixels(images), torch.tensor([[0.0, 0.2, 1.0]]))
     assert images.tolist() == [[0, 51, 255]]
+
+
+def test_the_middle_of_an_image_is_the_first_of_a_windows_views():
+    images = make_split().images
+    (view,) = make_views(torch.from_numpy(images[:, None]), "plain", 40)
+    assert (cut_middle(images, 40) == view[:, 0].numpy()).all() and (cut_middle(images, 48) == images).all()
 
 
 def test_every_class_present_reaches_the_largest():
