@@ -328,6 +328,11 @@ def make_pdf(text: str, folder: Path, target: Path) -> None:
     import typst
 
     source = folder / "paper.typ"
+    text = re.sub(r"\n\n(?=Table \d+\. )", "\n\n: ", text)  # a caption in pandoc's Markdown, which the site's lacks
+    whole = (
+        "```{=typst}\n#show figure: set figure(placement: none)\n```\n\n"  # the end is tables, each under its heading
+    )
+    text = text.replace("## Reproducibility checklist", f"{whole}## Reproducibility checklist", 1)
     options = [f"--template={REPORTS / 'paper.typ'}", "--shift-heading-level-by=-1", "--columns=400"]
     pypandoc.convert_text(text, "typst", "markdown-citations", extra_args=options, outputfile=str(source))
     # With tags, where a page ends can be an "internal error" (github.com/typst/typst/issues/8487); the site has them.

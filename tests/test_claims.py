@@ -175,11 +175,15 @@ def test_the_verdicts_on_record_are_those_of_the_runs(published, fer2013):
 
 
 def list_conditions():
-    """What the text of each notebook rests on: <!-- holds: A-C2.1 false; a1_baseline.last_gap > 0.1 -->."""
+    """What the text of each notebook rests on: <!-- holds: A-C2.1 false; a1_baseline.last_gap > 0.1 -->; and that of
+    the write-up, within {# and #}, which the template leaves out."""
     for path in sorted((PROJECT / "notebooks").glob("*.ipynb")):
         for cell in nbformat.read(path, 4).cells:
             for conditions in re.findall(r"<!-- holds: (.*?) -->", cell.source if cell.cell_type == "markdown" else ""):
                 yield from ((path.stem, condition) for condition in conditions.split("; "))
+    for name in ("paper.md", "summary.md"):
+        for conditions in re.findall(r"\{# holds: (.*?) -?#\}", (PROJECT / "reports" / name).read_text()):
+            yield from ((name, condition) for condition in conditions.split("; "))
 
 
 @pytest.mark.parametrize(("notebook", "condition"), list_conditions())
