@@ -21,6 +21,7 @@ from fer_lib.experiments import EXPERIMENTS
 from fer_lib.recipe import Recipe
 from fer_lib.train import find_best, get_runs, is_finished, main, train_run
 from tests.conftest import PROJECT
+from tests.test_record import write
 
 CPU = train.Hardware(torch.device("cpu"), "CPU", torch.float32, torch.contiguous_format)
 A1, A2 = EXPERIMENTS["a1_baseline"], EXPERIMENTS["a2_batchnorm"]
@@ -121,7 +122,7 @@ def write_teacher(name, dataset, bias):
     weights = experiment.build_model().state_dict()
     last = [key.removesuffix(".bias") for key in weights if key.endswith(".bias")][-1]
     weights |= {f"{last}.weight": 0 * weights[f"{last}.weight"], f"{last}.bias": torch.tensor(bias).float()}
-    return record.write_run(experiment, dataset, 0, {}, {}, [{"epoch": 1}], {}, weights)
+    return write(experiment, dataset, weights=weights)
 
 
 @pytest.mark.parametrize("name", [e.name for e in EXPERIMENTS.values() if e.report != "C"])
@@ -130,8 +131,7 @@ def test_every_experiment_trains_in_the_smoke_profile(name, tiny, monkeypatch):
     experiment = replace(EXPERIMENTS[name], epochs=1)
     monkeypatch.setattr(train, "load_votes", lambda dataset: draw_votes(36))
     for teacher in experiment.teachers:
-        untrained = EXPERIMENTS[teacher].build_model().state_dict()
-        record.write_run(EXPERIMENTS[teacher], tiny, 0, {}, {}, [{"epoch": 1}], {}, untrained)
+        write(EXPERIMENTS[teacher], tiny)
     (run,) = get_runs(experiment, tiny, [0])
     row = run.history.iloc[0]
     assert np.isfinite(row.to_numpy()).all() and (row.filter(like="gradient_norm/") > 0).all()
@@ -224,10 +224,16 @@ def test_a_run_on_record_is_read_back_and_retrain_trains(brief, small, monkeypat
     assert len(trained) == 1
 
 
-@pytest.mark.parametrize("seeds", [[], [0, 0], [-1]])
-def test_seeds_that_tell_nothing_apart_are_refused(brief, small, seeds):
-    with pytest.raises(ValueError, match="one or more different whole numbers of at least 0"):
+@pytest.mark.parametrize("seeds", [[], [0, 0], [0, np.int64(0)], [-1], [2**32], [2**63], [1.5], ["0"], [True], [None]])
+def test_seeds_that_tell_nothing_apart_are_refused(brief, small, seeds, monkeypatch):
+    monkeypatch.setattr(train, "fit", lambda *args: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=r"seeds: .*one or more different whole numbers from 0 to below 2\*\*32"):
         train.get_runs(brief, small, seeds)
+
+
+def test_a_seed_may_be_numpys(brief, small):
+    (run,) = get_runs(replace(brief, epochs=1), small, np.arange(3, 4))
+    assert type(run.seed) is int and run.folder.name.startswith("small-seed3")
 
 
 def test_two_processes_cannot_train_the_same_run(brief, small):
@@ -270,7 +276,7 @@ def test_an_unreadable_checkpoint_is_told_and_kept(brief, small):
     work = record.work_folder(record.find_folder(brief, small.name, 0))
     work.mkdir(parents=True)
     (work / "checkpoint.pt").write_bytes(b"junk")
-    with pytest.raises(RuntimeError, match="checkpoint.pt cannot be read .*; delete it to start this run afresh"):
+    with pytest.raises(RuntimeError, match=r"checkpoint.pt: damaged \(.*\); delete it to start this run afresh"):
         train_run(brief, small, seed=0)
     assert (work / "checkpoint.pt").read_bytes() == b"junk"
 
