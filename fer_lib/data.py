@@ -58,6 +58,9 @@ LARGEST = 1 << 30  # bytes that a file may unpack to; FER2013 has 0.3 GB
 class DataError(ValueError):
     """The data cannot be used; the message says which file, where in it, and what to do."""
 
+    def _render_traceback_(self) -> list[str]:  # what IPython shows: how it was found out tells a reader nothing
+        return [f"{type(self).__name__}: {self}"]
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -117,6 +120,8 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
     Raises DataError for a file that is missing or malformed. Warns of a file that is
     well formed and yet not the published FER2013.
     """
+    if not isinstance(data, (str, os.PathLike)):
+        raise DataError(f"data: {data!r} is no path; papermill's -r passes a name that is a number as text")
     path = find_data() if data == "auto" else data
     if path in (None, "drawn"):
         from fer_lib.faces import draw_dataset  # faces.py builds on this file

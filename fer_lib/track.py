@@ -15,6 +15,8 @@ from fer_lib.data import EMOTIONS, PROJECT, Dataset
 from fer_lib.experiments import Experiment
 
 PROJECT_NAME = "fer2013"
+MODES = ("auto", "online", "offline", "disabled")
+PATIENCE = 15  # seconds for W&B's server to answer when a run begins
 REPORT_B_NAMES = {"train_accuracy": "train_accuracy", "validation_accuracy": "Test_accuracy"}
 """What report B's own charts are called, so that these can be laid beside them; its "test" split is PublicTest."""
 

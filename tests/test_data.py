@@ -4,7 +4,6 @@ import io
 import itertools
 import shutil
 import tarfile
-import time
 import warnings
 import zipfile
 
@@ -227,6 +226,13 @@ def take_of_another(folder, cached):
     newer.replace(cached)
 
 
+def write_over(path, place, part):
+    """Put these bytes into a file, so many bytes before its end."""
+    content = bytearray(path.read_bytes())
+    content[len(content) + place : len(content) + place + len(part)] = part
+    path.write_bytes(content)
+
+
 def rewrite(cached, images):
     """Other arrays, under what was told of the first ones."""
     with safe_open(cached, "np") as arrays:
@@ -236,8 +242,8 @@ def rewrite(cached, images):
 
 CACHE_DAMAGE = {
     "cut": lambda folder, cached: cached.write_bytes(cached.read_bytes()[:100]),
-    "a flipped byte": lambda folder, cached: cached.write_bytes(cached.read_bytes()[:-99] + b"x" + cached.read_bytes()[-98:]),
-    "a zeroed half": lambda folder, cached: cached.write_bytes(cached.read_bytes()[:9000] + bytes(cached.stat().st_size - 9000)),
+    "a changed byte": lambda folder, cached: write_over(cached, -99, b"x"),
+    "a zeroed half": lambda folder, cached: write_over(cached, -6000, bytes(6000)),
     "another file's": take_of_another,
     "other images": lambda folder, cached: rewrite(cached, np.zeros((6, 48, 48), np.uint8)),
     "another shape": lambda folder, cached: rewrite(cached, expected_images().reshape(6, -1)),
@@ -380,7 +386,7 @@ VOTES_HEADER = "Usage,Image name," + ",".join(data.VOTES)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("Usage,neutral\nTraining,1\n", "column happiness, .* missing"),
+        ("Usage,neutral\nTraining,1\n", "column Image name, happiness, .* missing"),
         (f"{VOTES_HEADER}\nTraining,a" + ",1" * 9 + ",x\n", "whole numbers from 0 to 10"),
         (f"{VOTES_HEADER}\nTraining,a" + ",1" * 9 + ",11\n", "whole numbers from 0 to 10"),
         (f"{VOTES_HEADER}\nTraining,a" + ",1" * 10 + "\n", "not those of this data set"),
@@ -445,16 +451,6 @@ def test_fingerprints_belong_to_the_published_files(tmp_path, real_csv):
             assert load_data(save(tmp_path, content)).name == "fer2013"
 
 
-@needs_fer2013
-def test_reading_is_fast(tmp_path):
-    """A generous bound, for a busy machine: reading once in 15 s, from the cache in 1.5 s."""
-    start = time.perf_counter()
-    load_data(REAL)
-    read = time.perf_counter()
-    load_data(REAL)
-    assert read - start < 15 and time.perf_counter() - read < 1.5
-
-
 @pytest.fixture(scope="session")
 def published_votes():
     path = REAL.with_name("fer2013new.csv")
@@ -473,7 +469,7 @@ def published_votes():
         (lambda rows: [*rows, rows[-1]], "not those of this data set"),
         (lambda rows: rows[:-1], "not those of this data set"),
         (
-            lambda rows: [rows[0], "Training,fer0000000.png" + 10 * ",6" + "\n", *rows[2:]],
+            lambda rows: [rows[0], f"Training,a.png{10 * ',6'}\n", *rows[2:]],
             "row 2: 60 votes, expected ten",
         ),
         (lambda rows: [rows[0], "Training,fer0000000.png" + 10 * ",1" + "\n", *rows[2:]], "not the published votes"),
