@@ -47,11 +47,14 @@ RESULTS = (
 """What the results of every run hold; see `train.train_run`."""
 
 
+REMEDY = "git restore brings a published record back, and retrain (--retrain) makes a new one"
+CHANGED = "not what was recorded, changed or damaged since"
+
+
 class RecordError(RuntimeError):
     """A record or checkpoint cannot be trusted; the message says which file, what is wrong, and what to do."""
 
-    def __init__(self, path: Path, fault: str, remedy: str = ""):
-        remedy = remedy or "git restore brings a published record back, and retrain (--retrain) makes a new one"
+    def __init__(self, path: Path, fault: str, remedy: str = REMEDY):
         super().__init__(f"{path}: {' '.join(fault.split())}; {remedy}")
 
 
@@ -203,16 +206,16 @@ def calc_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def _read_bytes(path: Path, digest: str | None = None) -> bytes:
+def _read_bytes(path: Path, digest: str | None = None, remedy: str = REMEDY) -> bytes:
     """A file of a record, checked by its digest if it has one."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise RecordError(path, "missing from its record") from None
+        raise RecordError(path, "missing from its record", remedy) from None
     except OSError as error:
-        raise RecordError(path, f"cannot be read ({error.strerror})") from error
+        raise RecordError(path, f"cannot be read ({error.strerror})", remedy) from error
     if digest is not None and calc_digest(content) != digest:
-        raise RecordError(path, "not what was recorded, changed or damaged since")
+        raise RecordError(path, CHANGED, remedy)
     return content
 
 
@@ -221,18 +224,18 @@ def write_json(path: Path, record: dict) -> None:
     path.write_text(json.dumps(record | {"digest": _digest_json(record)}, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path, remedy: str = REMEDY) -> dict:
     """A record that `write_json` wrote, or one of before there were digests. Raises RecordError if it is damaged."""
 
     def refuse(constant: str):
         raise ValueError(f"{constant} is no number")
 
     try:
-        record = json.loads(_read_bytes(path), parse_constant=refuse)
+        record = json.loads(_read_bytes(path, remedy=remedy), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise RecordError(path, f"damaged or cut short ({error})") from error
-    if not isinstance(record, dict) or record.get("digest", digest := _digest_json(record)) != digest:
-        raise RecordError(path, "not what was recorded, changed or damaged since")
+        raise RecordError(path, f"damaged or cut short ({error})", remedy) from error
+    if not isinstance(record, dict) or ("digest" in record and record["digest"] != _digest_json(record)):
+        raise RecordError(path, CHANGED, remedy)
     return record
 
 

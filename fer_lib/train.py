@@ -50,7 +50,7 @@ from fer_lib.recipe import (
     set_learning_rate,
     shrink_images,
 )
-from fer_lib.track import Mirror, mirror_run
+from fer_lib.track import MODES, Mirror, mirror_run
 
 WAIT = 5  # seconds between looks at a run that another process is training
 SEEDS = 2**32  # generators take no more of a number than this: a larger one would repeat a smaller one's draws
@@ -181,7 +181,7 @@ def train_run(
             return run
         if not retrain:
             record.refuse_to_replace(experiment, dataset.name, seed)
-        with mirror_run(experiment, dataset, seed, wandb_mode) as mirror:
+        with mirror_run(experiment, dataset, seed, work, wandb_mode) as mirror:
             fitted = fit(experiment, dataset, seed, work, mirror)
             results, logits = summarise_run(fitted, dataset, experiment)
             mirror.log_results(results, test.labels, logits["test"])
@@ -657,7 +657,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (default: 0)")
     parser.add_argument("--data", default="auto", help="a FER2013 file, drawn, or auto (default)")
     parser.add_argument("--epochs", type=int, help="at most so many, in place of the experiment's own")
-    parser.add_argument("--wandb", default="auto", choices=["auto", "online", "offline", "disabled"])
+    parser.add_argument("--wandb", default="auto", choices=MODES)
     parser.add_argument("--retrain", action="store_true", help="train although the run is on record")
     options = parser.parse_args(arguments)
     try:
