@@ -260,6 +260,8 @@ def _find_fault(record: dict, folder: Path) -> str | None:
         if type(record.get(name)) is not kind:
             return f"without {name}, or it is of the wrong kind"
     data, results = record["data"], record["results"]
+    if ("files" in record) != ("digest" in record):
+        return "without its digest, or those of its files"
     if not all(isinstance(data.get(name), str) for name in ("name", "fingerprint")):
         return "without the data's name or fingerprint"
     named = f"{folder.parent.name}/{folder.name}-"  # a config that is not the published one adds its digest
