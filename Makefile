@@ -5,6 +5,7 @@
 # make publish  execute notebooks/ in place on FER2013, with their defaults
 # make results  write reports/results.csv, report.pdf, and the README's summary and tables from the records
 # make bench    time reading, loading and training against what is usual
+# make crash    kill trainings at random moments, and see whether they end with the same numbers
 # make lock     compile requirements.txt anew from pyproject.toml
 #
 # FER_DATA=/path/to/icml_face_data.csv.zip names FER2013; without it, data/ is searched, and
@@ -14,23 +15,23 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
-OPTIONS = --quiet all --show-failed-logs --cores $(CORES) --rerun-triggers mtime params
+SNAKEMAKE = python -m fer_lib.workflow --rerun-triggers mtime params --show-failed-logs --cores $(CORES)
 
-.PHONY: report site full search publish results bench test lock
+.PHONY: report site full search publish results bench test crash lock
 
 report site: .venv/ready
-	@snakemake site $(OPTIONS)
+	@$(SNAKEMAKE) site
 	@echo "Open reports/site/index.html"
 
 full: .venv/ready
-	@snakemake full $(OPTIONS)
+	@$(SNAKEMAKE) full
 	@echo "Open reports/site/index.html"
 
 search: .venv/ready
-	@snakemake search $(OPTIONS)
+	@$(SNAKEMAKE) search
 
 publish results: .venv/ready
-	@snakemake $@ --force $(OPTIONS)
+	@$(SNAKEMAKE) $@ --force
 
 bench: .venv/ready
 	@python -m fer_lib.bench
@@ -39,12 +40,19 @@ test: .venv/ready
 	@ruff check -q . && ruff format -q --check .
 	@OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
+crash: .venv/ready
+	@OMP_NUM_THREADS=1 FER_CRASHES=20 python -m pytest -q -s tests/test_crash.py
+
+# What a set-up that failed has left is cleared first; the build backend is the pinned one.
 .venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and \
+	$(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" % sys.version_info[:2])'
+	@[ -f $@ ] || rm -rf .venv
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 lock:
 	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet uv
-	.venv/bin/uv pip compile pyproject.toml --quiet --universal --upgrade --no-annotate --no-header --no-emit-index-url -o requirements.txt
-	echo "-e ." >> requirements.txt
+	.venv/bin/uv pip compile pyproject.toml --quiet --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url -o requirements.txt

@@ -84,21 +84,23 @@ rule notebook:
 
 
 rule run:
-    input:  # a network that learns from others comes after them
-        lambda wildcards: expand(
-            "reports/runs/{teacher}/fer2013-seed{seed}/run.json",
-            teacher=EXPERIMENTS[wildcards.experiment].teachers,
-            seed=SEEDS,
+    input:  # a network that learns from others comes after them, but is not trained anew for their files' times
+        lambda wildcards: ancient(
+            expand(
+                "reports/runs/{teacher}/fer2013-seed{seed}/run.json",
+                teacher=EXPERIMENTS[wildcards.experiment].teachers,
+                seed=SEEDS,
+            )
         ),
     output:
-        "reports/runs/{experiment}/fer2013-seed{seed}/run.json",
+        update("reports/runs/{experiment}/fer2013-seed{seed}/run.json"),  # else Snakemake deletes it before the job
     shell:
         "OMP_NUM_THREADS={threads} python -m fer_lib.train {wildcards.experiment} --seed {wildcards.seed}"
 
 
 rule trial:
     output:
-        "reports/sweeps/{family}/fer2013/{trial}.json",
+        update("reports/sweeps/{family}/fer2013/{trial}.json"),
     params:
         trial=lambda wildcards: " ".join(f"--{pair}" for pair in wildcards.trial.split(",")),
     shell:

@@ -13,7 +13,6 @@ import pandas as pd
 
 from fer_lib.data import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
-    calc_confusion,
     choose_temperature,
     choose_view,
     collect_results,
@@ -25,6 +24,7 @@ from fer_lib.evaluate import (
     tabulate_costs,
 )
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.metrics import calc_confusion
 from fer_lib.models import count_multiply_adds
 from fer_lib.record import Run, read_published_runs, runs_folder
 

@@ -14,6 +14,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -42,16 +43,23 @@ FINGERPRINTS = {  # of the decoded rows; tests tie each to the published MD5 of 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 """What a FER+ tagger could choose (Barsoum et al. 2016, doi:10.1145/2993148.2993165)."""
 
+VOTES_FINGERPRINT = "7fcd1fd5e349caf9"  # of the published fer2013new.csv
 VOTE_CLASSES = {"anger": 0, "disgust": 1, "fear": 2, "happiness": 3, "sadness": 4, "surprise": 5, "neutral": 6}
 """FER+'s names for FER2013's labels; it has contempt, unknown and NF (no face) besides."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE_VERSION = "1"
 CHUNK = 1 << 20  # small enough that a chunk and its decoded pixels stay in the CPU's cache
+LONGEST_ROW = 20_000  # bytes; FER2013's are under 10,000
+MOST_BLANK = 100  # rows at the end
+LARGEST = 1 << 30  # bytes that a file may unpack to; FER2013 has 0.3 GB
 
 
 class DataError(ValueError):
     """The data cannot be used; the message says which file, where in it, and what to do."""
+
+    def _render_traceback_(self) -> list[str]:  # what IPython shows: how it was found out tells a reader nothing
+        return [f"{type(self).__name__}: {self}"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +120,8 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
     Raises DataError for a file that is missing or malformed. Warns of a file that is
     well formed and yet not the published FER2013.
     """
+    if not isinstance(data, (str, os.PathLike)):
+        raise DataError(f"data: {data!r} is no path; papermill's -r passes a name that is a number as text")
     path = find_data() if data == "auto" else data
     if path in (None, "drawn", "drawn-few"):
         from fer_lib.faces import draw_dataset  # faces.py builds on this file
@@ -123,7 +133,7 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
         return _split_rows("fer2013", fingerprint, images, codes)
     name = f"custom-{fingerprint[:8]}"
     warnings.warn(
-        f"{path.name}: well formed, but not the published FER2013 ({len(codes):,} rows, fingerprint {fingerprint}). "
+        f"{_name(path)}: well formed, but not the published FER2013 ({len(codes):,} rows, fingerprint {fingerprint}). "
         f"Results will be recorded under '{name}'.",
         stacklevel=2,
     )
@@ -177,20 +187,39 @@ def load_votes(dataset: Dataset, path: str | os.PathLike = "auto") -> pd.DataFra
             return None
     path = _check_path(Path(path).expanduser())
     try:
-        table = pd.read_csv(path)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path.name}: not a CSV file ({error})") from error
-    missing = [column for column in ("Usage", *VOTES) if column not in table]
+        table = pd.read_csv(path, keep_default_na=False)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{_name(path)}: not a CSV file ({' '.join(str(error).split())})") from error
+    missing = [column for column in ("Usage", "Image name", *VOTES) if column not in table]
     if missing:
-        raise DataError(f"{path.name}: column {', '.join(missing)} missing; expected FER+'s fer2013new.csv")
+        raise DataError(f"{_name(path)}: column {', '.join(missing)} missing; expected FER+'s fer2013new.csv")
+    _check_votes(_name(path), table, dataset)
+    return table[list(VOTES)]
+
+
+def _check_votes(name: str, table: pd.DataFrame, dataset: Dataset) -> None:
+    """Raise DataError unless these are ten taggers' votes on each row of the data set, in its order."""
     votes = table[list(VOTES)]
     if not all(pd.api.types.is_integer_dtype(kind) for kind in votes.dtypes) or not votes.stack().between(0, 10).all():
-        raise DataError(f"{path.name}: votes must be whole numbers from 0 to 10")
+        raise DataError(f"{name}: votes must be whole numbers from 0 to 10")
+    sums = votes.sum(axis=1).to_numpy()
+    if (wrong := np.flatnonzero((sums < 9) | (sums > 10))).size:  # one row of the published file has nine
+        raise DataError(f"{name}, row {wrong[0] + 2}: {sums[wrong[0]]} votes, expected ten")
     usages = np.concatenate([np.full(len(split), USAGES[SPLITS.index(name)]) for name, split in dataset.splits.items()])
     rows = np.concatenate([split.rows for split in dataset.splits.values()])
-    if len(table) <= rows.max() or (table["Usage"].to_numpy()[rows] != usages).any():
-        raise DataError(f"{path.name}: its rows are not those of this data set ({dataset.name})")
-    return votes
+    lacking = [usage for usage, split in zip(USAGES, SPLITS) if split not in dataset.splits]  # train.csv's
+    told = table["Usage"].to_numpy()
+    if len(told) < len(rows) or (told[rows] != usages).any() or not np.isin(told[len(rows) :], lacking).all():
+        raise DataError(f"{name}: its rows are not those of this data set ({dataset.name})")
+    if calc_votes_fingerprint(table) != VOTES_FINGERPRINT:  # no row says for sure which image it is of
+        raise DataError(f"{name}: not the published votes, a row was moved or a vote changed; download it again")
+
+
+def calc_votes_fingerprint(table: pd.DataFrame) -> str:
+    """16 hex digits of the SHA-256 of FER+'s votes, whole numbers from 0 to 10 in the columns `VOTES`, and names."""
+    digest = hashlib.sha256(table[list(VOTES)].to_numpy(np.uint8).tobytes())
+    digest.update("\n".join(table["Image name"].astype(str)).encode())
+    return digest.hexdigest()[:16]
 
 
 # --- the file ---------------------------------------------------------------------------
@@ -199,20 +228,67 @@ def load_votes(dataset: Dataset, path: str | os.PathLike = "auto") -> pd.DataFra
 def _load_cached(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     """Images, codes and fingerprint of a file, from the cache or, the first time, from the file itself."""
     _check_path(path)
-    with path.open("rb") as file:
+    with _open_file(path) as file:  # the one that is hashed is the one that is read, whatever becomes of the path
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = Path(os.environ.get("FER_CACHE") or Path.home() / ".cache" / "fer_lib")
-    cached = folder / f"{checksum[:32]}-{CACHE_VERSION}.safetensors"
-    with contextlib.suppress(OSError, SafetensorError):  # absent or damaged: read the file again
-        with safe_open(cached, "np") as arrays:
-            return arrays.get_tensor("images"), arrays.get_tensor("codes"), arrays.metadata()["fingerprint"]
-    images, codes = read_csv(path)
+        folder = _find_cache()
+        if folder and (found := _read_cache(folder, checksum)):
+            return found
+        images, codes = _read_csv(path, file)
+        file.seek(0)
+        if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
+            raise DataError(f"{_name(path)}: changed while it was read; try again once it is written")
     fingerprint = _fingerprint(images, codes)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = cached.with_suffix(f".{os.getpid()}")
-    save_file({"images": images, "codes": codes}, partial, {"fingerprint": fingerprint})
-    partial.replace(cached)  # whole or not at all, also with two readers at once
+    if folder:
+        _write_cache(folder, checksum, images, codes, fingerprint)
     return images, codes, fingerprint
+
+
+def _find_cache() -> Path | None:
+    """The cache's folder, or None for a user without a home."""
+    if named := os.environ.get("FER_CACHE"):
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "fer_lib"
+    except RuntimeError as error:
+        _warn_without_cache(error)
+        return None
+
+
+def _cache_path(folder: Path, checksum: str) -> Path:
+    return folder / f"{checksum[:32]}-{CACHE_VERSION}.safetensors"
+
+
+def _read_cache(folder: Path, checksum: str) -> tuple[np.ndarray, np.ndarray, str] | None:
+    """What is cached for a file with this checksum; None if nothing is, or what is there is not that."""
+    try:
+        with safe_open(_cache_path(folder, checksum), "np") as arrays:
+            images, codes, told = arrays.get_tensor("images"), arrays.get_tensor("codes"), arrays.metadata()
+    except (OSError, SafetensorError):  # absent or damaged: the file is read again
+        return None
+    wanted = {"checksum": checksum, "fingerprint": _fingerprint(images, codes)}
+    sound = images.dtype == codes.dtype == np.uint8 and images.shape == (len(codes), SIDE, SIDE)
+    return (images, codes, wanted["fingerprint"]) if sound and told == wanted else None
+
+
+def _write_cache(folder: Path, checksum: str, images: np.ndarray, codes: np.ndarray, fingerprint: str) -> None:
+    cached = _cache_path(folder, checksum)
+    partial = cached.with_suffix(f".{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"images": images, "codes": codes}, partial, {"checksum": checksum, "fingerprint": fingerprint})
+        partial.replace(cached)  # whole or not at all, also with two readers at once
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        _warn_without_cache(error)
+
+
+def _warn_without_cache(error: Exception) -> None:
+    warnings.warn(
+        f"what was read cannot be kept for the next time ({error}), which will take as long; FER_CACHE names a folder "
+        "for it",
+        stacklevel=2,
+    )
 
 
 def read_csv(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -222,49 +298,82 @@ def read_csv(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     Raises DataError naming the file, the row (1 is the header) and what is wrong.
     """
     path = _check_path(Path(path))
+    with _open_file(path) as file:
+        return _read_csv(path, file)
+
+
+def _read_csv(path: Path, file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
     with contextlib.ExitStack() as stack:
-        blocks = _prefetch(_read_blocks(path, stack), stack)
-        return _parse(path.name, _split_lines(blocks))
+        blocks = _prefetch(_read_blocks(path, file, stack), stack)
+        return _parse(_name(path), _split_lines(_name(path), blocks))
+
+
+def _open_file(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{_name(path)}: cannot be read ({error.strerror})") from error
+
+
+def _name(path: Path) -> str:
+    """A file's name as messages give it, on one line whatever is in it."""
+    return path.name if path.name.isprintable() else repr(path.name)
 
 
 def _check_path(path: Path) -> Path:
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name the file itself, such as {path / 'icml_face_data.csv.zip'}")
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; the README says how to get FER2013 from Kaggle")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path.name} is empty; download it again")
+    shown = str(path) if str(path).isprintable() else repr(str(path))
+    try:
+        if path.is_dir():
+            raise DataError(f"{shown} is a folder; name the file itself, such as {path / 'icml_face_data.csv.zip'}")
+        if not path.is_file():
+            raise DataError(f"{shown} does not exist; the README says how to get FER2013 from Kaggle")
+        if path.stat().st_size == 0:
+            raise DataError(f"{_name(path)} is empty; download it again")
+    except OSError as error:  # a path that is too long, a folder that may not be looked into
+        raise DataError(f"{shown[:200]} cannot be read ({error.strerror})") from None
     return path
 
 
-def _read_blocks(path: Path, stack: contextlib.ExitStack):
+def _read_blocks(path: Path, file: BinaryIO, stack: contextlib.ExitStack):
     """Yield the CSV's bytes, `CHUNK` at a time, out of whatever the file is packed in."""
+    total = 0
     try:
-        file = _open_csv(path, stack)
-        while block := file.read(CHUNK):
+        table = _open_csv(path, file, stack)
+        while block := table.read(CHUNK):
+            total = _check_size(path, total + len(block))
             yield block
     except DataError:
         raise
     except Exception as error:  # a damaged archive makes zipfile and tarfile raise almost anything
         raise DataError(
-            f"{path.name}: cannot be read to its end, damaged or cut short ({error}); download it again"
+            f"{_name(path)}: cannot be read to its end, damaged or cut short ({error}); download it again"
         ) from error
 
 
-def _open_csv(path: Path, stack: contextlib.ExitStack):
+def _check_size(path: Path, size: int) -> int:
+    """The number of bytes unpacked so far, if that can still be FER2013."""
+    if size > LARGEST:
+        raise DataError(f"{_name(path)}: unpacks to over {LARGEST / 1e9:.1f} GB, and FER2013 to 0.3; download it again")
+    return size
+
+
+def _open_csv(path: Path, file: BinaryIO, stack: contextlib.ExitStack) -> IO[bytes]:
     """Open the CSV in a file that is one, a zip or a tar.gz: told apart by content, not by name."""
-    with path.open("rb") as file:
-        magic = file.read(4)
+    file.seek(0)
+    magic = file.read(4)
+    file.seek(0)
     if magic == b"PK\x03\x04":
-        archive = stack.enter_context(zipfile.ZipFile(path))
+        archive = stack.enter_context(zipfile.ZipFile(file))
         member = _choose_member(path, archive.namelist())
         if archive.getinfo(member).flag_bits & 1:
-            raise DataError(f"{path.name}: locked by a password; unpack it first")
+            raise DataError(f"{_name(path)}: locked by a password; unpack it first")
         return stack.enter_context(archive.open(member))
     if magic[:2] == b"\x1f\x8b":
-        archive = stack.enter_context(tarfile.open(path, "r:gz"))
+        archive = stack.enter_context(tarfile.open(fileobj=file, mode="r:gz"))
+        for member in archive:  # to list the next one, tarfile unpacks this one
+            _check_size(path, member.offset_data + member.size)
         return archive.extractfile(_choose_member(path, archive.getnames()))
-    return stack.enter_context(path.open("rb"))
+    return file
 
 
 def _choose_member(path: Path, members: list[str]) -> str:
@@ -274,8 +383,8 @@ def _choose_member(path: Path, members: list[str]) -> str:
         if name in tables:
             return tables[name]
     if len(tables) != 1:
-        found = ", ".join(sorted(tables)) or "none"
-        raise DataError(f"{path.name}: expected {', '.join(FILE_NAMES)} or one CSV file in it, found {found}")
+        found = ", ".join(sorted(tables)[:5]) or "none"
+        raise DataError(f"{_name(path)}: expected {', '.join(FILE_NAMES)} or one CSV file in it, found {found}")
     return next(iter(tables.values()))
 
 
@@ -288,12 +397,15 @@ def _prefetch(blocks, stack: contextlib.ExitStack):
         yield block
 
 
-def _split_lines(blocks):
+def _split_lines(name: str, blocks):
     """Yield lists of whole lines, without their line ends, out of blocks cut anywhere."""
-    rest = b""
+    rest, row = b"", 1
     for block in blocks:
         lines = (rest + block).split(b"\n")
         rest = lines.pop()
+        row += len(lines)
+        if len(rest) > LONGEST_ROW:  # else a file without line ends would be put together over and over
+            raise DataError(f"{name}, row {row}: longer than any of FER2013's; is this the file?")
         yield lines
     yield [rest]
 
@@ -307,6 +419,8 @@ def _parse(name: str, batches) -> tuple[np.ndarray, np.ndarray]:
             line = line.strip(b"\r")
             if not line.strip():
                 blank_from = blank_from or row
+                if row - blank_from >= MOST_BLANK:
+                    raise DataError(f"{name}, row {blank_from}: blank, and so are the {MOST_BLANK} after it")
                 continue
             if columns is None:
                 columns = _parse_header(name, line)

@@ -5,7 +5,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from fer_lib.evaluate import calc_accuracy, calc_probabilities, estimate_mean, judge_aim
+from fer_lib.evaluate import estimate_mean, judge_aim
+from fer_lib.metrics import calc_accuracy, calc_probabilities
 from fer_lib.record import Run
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import math
 import sys
 import types
 import typing
@@ -13,16 +14,35 @@ from fer_lib import __version__
 from fer_lib.claims import describe_undecided, read_claims, read_verdicts, tabulate_statements
 from fer_lib.data import Dataset
 from fer_lib.evaluate import format_markdown, measure_cost
+from fer_lib.experiments import EXPERIMENTS, find_experiment
 from fer_lib.plots import set_style
 from fer_lib.record import Run
+from fer_lib.track import MODES
+from fer_lib.train import check_seeds
+
+ADVICE = {
+    int: "write a whole number, as in -p NAME 5",
+    float: "write a number with a point, as in -p NAME 0.001; for YAML 1e-3 is text",
+    bool: "write True or False",
+    str: "papermill's -r passes what it is given as text",
+    list: "give lists with papermill's -y, as in -y 'NAME: [0, 1]'",
+}
+"""What to write for a parameter, by its type."""
+
+
+class ParameterError(ValueError):
+    """A parameter cannot be used; the message says which, and what to write."""
+
+    def _render_traceback_(self) -> list[str]:  # what IPython shows: how it came to be refused tells a reader nothing
+        return [f"{type(self).__name__}: {self}"]
 
 
 def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
     """Check the parameters, set the look of figures, and show versions and data.
 
     cells: IPython's `In`, the source of every cell run so far; data: None for a notebook that reads records
-    alone. Raises ValueError for a parameter that papermill passed in and this notebook does not have, or of
-    another type than it has: papermill itself only warns, and then publishes a run with the default.
+    alone. Raises ParameterError as `check_parameters` does: papermill itself only warns of a parameter that a notebook
+    does not have, and then publishes a run with the default.
     """
     check_parameters(cells)
     set_style()
@@ -50,22 +70,62 @@ def _describe_data(data: Dataset) -> None:
 
 
 def check_parameters(cells: list[str]) -> None:
-    """Raise ValueError if papermill's cell assigns what the cell before it does not declare, or another type."""
+    """Refuse, before anything is trained, what would be refused later or mean something else.
+
+    Raises ParameterError if papermill's cell assigns what the cell before it does not declare, or another type, and
+    for an unknown experiment or way of tracking, and numbers that cannot be trained with."""
     injected = _find_injected(cells)
-    if not injected:
+    kinds, defaults = {}, {}
+    for cell in cells[: injected[0]] if injected else cells:
+        for node in _parse(cell).body:
+            if isinstance(node, ast.AnnAssign):
+                kinds[node.target.id] = ast.unparse(node.annotation)
+                defaults[node.target.id] = _evaluate(node.value)
+    given = {}
+    for node in _parse(cells[injected[0]]).body if injected else ():
+        name, value = node.targets[0].id, _evaluate(node.value)
+        if name not in kinds:
+            raise ParameterError(f"no parameter {name!r} here; there are {', '.join(kinds)}")
+        given[name] = value
+    for name, value in (defaults | given).items():
+        kind = eval(kinds[name], vars(builtins))
+        if not _fits(value, kind):
+            raise ParameterError(f"parameter {name}: {value!r} is no {kinds[name]}; {_advise(name, kind)}")
+        try:
+            _check_value(name, value, defaults[name])
+        except ValueError as error:
+            raise ParameterError(f"parameter {name}: {error}") from None
+
+
+def _evaluate(node: ast.expr) -> object:
+    """The literal in a cell; papermill writes what is no literal of Python's as float('inf')."""
+    if isinstance(node, ast.Call):
+        return float(ast.literal_eval(node.args[0]))
+    return ast.literal_eval(node)
+
+
+def _advise(name: str, kind: type | types.GenericAlias | types.UnionType) -> str:
+    plain = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    advice = ADVICE[typing.get_origin(plain[0]) or plain[0]].replace("NAME", name)
+    return advice + (", or None" if types.NoneType in plain else "")
+
+
+def _check_value(name: str, value: object, default: object) -> None:
+    """Raise ValueError for a value of the right type that cannot be used under this name; the default can."""
+    if value == default:
         return
-    declared = {
-        node.target.id: ast.unparse(node.annotation)
-        for cell in cells[: injected[0]]
-        for node in ast.walk(_parse(cell))
-        if isinstance(node, ast.AnnAssign)
-    }
-    for node in _parse(cells[injected[0]]).body:
-        name, value = node.targets[0].id, ast.literal_eval(node.value)
-        if name not in declared:
-            raise ValueError(f"no parameter {name!r} here; there are {', '.join(declared)}")
-        if not _fits(value, eval(declared[name], vars(builtins))):
-            raise ValueError(f"parameter {name}: {value!r} is no {declared[name]}; give lists with papermill's -y")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value}, expected a finite number")
+    if name == "wandb_mode" and value not in MODES:
+        raise ValueError(f"no {value!r}; there are {', '.join(MODES)}")
+    if isinstance(default, str) and default in EXPERIMENTS:  # it names one
+        find_experiment(value)
+    if isinstance(default, list) and default and set(default) <= set(EXPERIMENTS):
+        [find_experiment(one) for one in value]
+    if name in ("epochs", "patience", "batch_size", "learning_rate"):
+        find_experiment("a1_baseline", **{name: value})
+    if name in ("seed", "seeds", "addition_seeds"):
+        check_seeds(value if isinstance(value, list) else [value])
 
 
 def _find_injected(cells: list[str]) -> list[int]:

@@ -1,5 +1,7 @@
 """A user's own picture: find the faces in it, cut them out as FER2013's are, and say what a network makes of them."""
 
+import math
+import os
 import warnings
 from pathlib import Path
 
@@ -16,43 +18,75 @@ from fer_lib.preprocess import scale_pixels
 from fer_lib.recipe import judge_views
 
 LONGEST = 1600
-"""Pixels of a picture's longer side, to which larger ones are shrunk: enough for a face of a twelfth of it."""
+"""Side in pixels of a square, to whose area larger pictures are shrunk: enough for a face of a twelfth of it."""
+
+MOST_PIXELS = 100_000_000
+"""Of a picture as it is decoded; half a gigabyte or so at 16 bits."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""Of photographs, told by content, not by name. Pillow knows others, some of which start other programs."""
 
 
 def read_picture(path: str | Path) -> np.ndarray:
-    """A picture in grey, uint8 (H, W), upright as its EXIF says, what is transparent in it white, its longer
-    side at most `LONGEST`.
+    """A picture in grey, uint8 (H, W), upright as its EXIF says, what is transparent in it white, with at most as
+    many pixels as a square of `LONGEST`.
 
     Raises FileNotFoundError, and ValueError, saying why, for a file that is no picture, is damaged, or is too
     large or too small to use."""
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give the path of a picture")
+    shown = str(path)[:200] if str(path).isprintable() else repr(str(path))  # on one line
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{shown} does not exist; give the path of a picture")
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image.draft("L", (LONGEST, LONGEST))  # a JPEG can be decoded at a fraction of its size
-            image.load()
-            grey = _to_grey(ImageOps.exif_transpose(image))
+        grey = _read_grey(path)
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is no picture that can be read; JPEG, PNG and most other formats can") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"{path} is too large, over 178 million pixels; shrink it first") from None
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is damaged ({error})") from None
-    grey.thumbnail((LONGEST, LONGEST))
+        raise ValueError(f"{shown} is no picture that can be read; {', '.join(FORMATS)} can") from None
+    except (Image.DecompressionBombError, TooLarge, MemoryError):
+        raise ValueError(f"{shown} is too large, over {MOST_PIXELS // 10**6} million pixels; shrink it first") from None
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        raise ValueError(f"{shown} is damaged ({' '.join(str(error).split())})") from None
+    scale = LONGEST / math.sqrt(grey.width * grey.height)
+    if scale < 1:
+        grey.thumbnail((max(1, int(grey.width * scale)), max(1, int(grey.height * scale))))
     if min(grey.size) < SIDE:
-        raise ValueError(f"{path} is {grey.width}x{grey.height} pixels; at least {SIDE}x{SIDE} are needed")
+        raise ValueError(f"{shown} is {grey.width}x{grey.height} pixels; at least {SIDE}x{SIDE} are needed")
     return np.asarray(grey)
 
 
+class TooLarge(Exception):
+    """A picture has more pixels than should be decoded."""
+
+
+def _read_grey(path: Path) -> Image.Image:
+    with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image.draft("L", (LONGEST, LONGEST))  # a JPEG can be decoded at a fraction of its size
+        if image.width * image.height > MOST_PIXELS:
+            raise TooLarge
+        image.load()
+        return _to_grey(ImageOps.exif_transpose(image))
+
+
 def _to_grey(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits; PIL's own conversion cuts them off at 255
-        return Image.fromarray((np.asarray(image).astype(np.float64) / 257).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I;16"):  # 16 bits; PIL's own conversion cuts them off at 255
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        return _scale_range(np.asarray(image))
     if image.has_transparency_data:
         seen = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
     return image.convert("L")
+
+
+def _scale_range(values: np.ndarray) -> Image.Image:
+    """Numbers, int32 or float32 (H, W), that do not say which of them is white: the usual one that none exceeds, 1
+    for fractions, 255 or 65535. Raises ValueError if one is not finite."""
+    highest = values.max()
+    if not np.isfinite(values).all():
+        raise ValueError("it holds numbers that are not finite")
+    usual = (1, 255, 65535) if values.dtype.kind == "f" else (65535,)
+    white = next((one for one in usual if highest <= one), highest)
+    return Image.fromarray((values.clip(0, white) * np.float32(255 / white)).astype(np.uint8))
 
 
 def find_faces(picture: np.ndarray) -> np.ndarray:
@@ -61,8 +95,10 @@ def find_faces(picture: np.ndarray) -> np.ndarray:
 
     By the cascade that comes with OpenCV (Viola and Jones 2001, doi:10.1109/CVPR.2001.990517), as FER2013's were."""
     cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
-    least = max(24, min(picture.shape) // 12)
-    found = cascade.detectMultiScale(picture, scaleFactor=1.1, minNeighbors=5, minSize=(least, least))
+    for least in (max(24, min(picture.shape) // 12), 24):  # small ones only where there are no others, as in a crowd
+        found = cascade.detectMultiScale(picture, scaleFactor=1.1, minNeighbors=5, minSize=(least, least))
+        if len(found):
+            break
     boxes = np.array(found, int).reshape(-1, 4)
     return boxes[np.lexsort((boxes[:, 1], boxes[:, 0]))]
 

@@ -17,10 +17,6 @@ from fer_lib.augment import crop, rotate
 from fer_lib.data import EMOTIONS, SIDE, Dataset, Split
 from fer_lib.evaluate import (
     Estimate,
-    calc_confusion,
-    calc_probabilities,
-    calc_recall,
-    calc_reliability,
     collect_results,
     compare_runs,
     estimate_accuracy,
@@ -29,6 +25,7 @@ from fer_lib.evaluate import (
     measure_sensitivity,
 )
 from fer_lib.explore import calc_eigenfaces, calc_mean_faces, measure_images, tabulate_counts
+from fer_lib.metrics import calc_confusion, calc_probabilities, calc_recall, calc_reliability
 from fer_lib.statistics import choose_confidence, estimate_contrast, moderate_variances
 
 SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}

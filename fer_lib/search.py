@@ -9,7 +9,6 @@ split. Its record is reports/sweeps/<family>/<data>/<trial>.json.
 
 import argparse
 import itertools
-import json
 import re
 from pathlib import Path
 
@@ -19,9 +18,10 @@ import yaml
 from fer_lib import record
 from fer_lib.data import PROJECT, Dataset, load_data
 from fer_lib.experiments import Experiment, find_experiment
-from fer_lib.track import mirror_run
+from fer_lib.track import MODES, mirror_run
 from fer_lib.train import find_best, fit
 
+REMEDY = "git restore brings a published trial back; once it is deleted, make search trains it anew"
 SEED = 0  # the seeds of the published runs tell how far a trial's accuracy is chance
 
 
@@ -65,10 +65,12 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
     path = trials_folder(family, dataset.name) / f"{name_trial(trial)}.json"
     experiment = configure_trial(family, trial)
     if path.exists():
-        result = json.loads(path.read_text())
+        result = read_trial(path)
         if result["data"]["fingerprint"] == dataset.fingerprint and experiment.matches(result["config"]):
             return result
-    with record.claim(path) as work, mirror_run(experiment, dataset, SEED, wandb_mode) as mirror:
+        if dataset.name == "fer2013":
+            raise record.RecordError(path, "the record is of another config or of other data than is asked for", REMEDY)
+    with record.claim(path) as work, mirror_run(experiment, dataset, SEED, work, wandb_mode) as mirror:
         fitted = fit(experiment, dataset, SEED, work, mirror)
         best = fitted.history[find_best(fitted.history) - 1]
         result = {
@@ -80,9 +82,23 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
             "epochs": len(fitted.history),
             "environment": fitted.environment,
         }
-        fresh = work / "trial.json"
-        fresh.write_text(json.dumps(result, indent=2) + "\n")
-        fresh.replace(path)  # whole or not at all
+        with record.tell_failed_writes(path.parent):
+            record.write_json(work / "trial.json", result)
+            (work / "trial.json").replace(path)  # whole or not at all
+    return read_trial(path)
+
+
+def read_trial(path: Path) -> dict:
+    """The record of one trial. Raises RecordError if it is damaged."""
+    result = record.read_json(path, REMEDY)
+    try:
+        accuracy, epochs = result["validation_accuracy"], result["epochs"]
+        named = name_trial(result["trial"]) == path.stem and 0 <= accuracy <= 1 and 1 <= result["best_epoch"] <= epochs
+        whole = named and result["environment"]["seconds"] >= 0 and {"data", "config"} <= set(result)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise record.RecordError(path, f"damaged ({type(error).__name__}: {error})", REMEDY) from error
+    if not whole:
+        raise record.RecordError(path, "its content does not fit together or its name", REMEDY)
     return result
 
 
@@ -94,7 +110,7 @@ def read_trials(family: str, data: str = "fer2013") -> pd.DataFrame:
     rows = []
     own, published = trials_folder(family, data), PROJECT / "reports" / "sweeps" / family / data
     for path in sorted(own.glob("*.json")) or sorted(published.glob("*.json")):
-        result = json.loads(path.read_text())
+        result = read_trial(path)
         columns = ("validation_accuracy", "best_epoch", "epochs")
         seconds = result["environment"]["seconds"]
         rows.append({**result["trial"], **{name: result[name] for name in columns}, "seconds": seconds})
@@ -129,12 +145,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--kernels", required=True, help="filters of each convolution, as in 32-64")
     parser.add_argument("--epochs", type=int, required=True, help="at most")
     parser.add_argument("--data", default="auto", help="a FER2013 file, drawn, or auto (default)")
-    parser.add_argument("--wandb", default="auto", choices=["auto", "online", "offline", "disabled"])
+    parser.add_argument("--wandb", default="auto", choices=MODES)
     options = vars(parser.parse_args(arguments))
     family, data, mode = (options.pop(name) for name in ("family", "data", "wandb"))
     try:
         result = run_trial(family, options, load_data(data), mode)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{family} {name_trial(options)}: validation {result['validation_accuracy']:.1%}")
 

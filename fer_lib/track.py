@@ -6,7 +6,9 @@ A failure of W&B, its absence included, is told once and never ends a training.
 import contextlib
 import netrc
 import os
+import secrets
 import warnings
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -15,6 +17,9 @@ from fer_lib.data import EMOTIONS, PROJECT, Dataset
 from fer_lib.experiments import Experiment
 
 PROJECT_NAME = "fer2013"
+MODES = ("auto", "online", "offline", "disabled")
+PATIENCE = 15  # seconds for W&B's server to answer when a run begins
+_unreachable = []  # why it did not, once that has happened: this process does not wait for it again
 REPORT_B_NAMES = {"train_accuracy": "train_accuracy", "validation_accuracy": "Test_accuracy"}
 """What report B's own charts are called, so that these can be laid beside them; its "test" split is PublicTest."""
 
@@ -63,23 +68,24 @@ class Mirror:
 
 
 @contextlib.contextmanager
-def mirror_run(experiment: Experiment, dataset: Dataset, seed: int, mode: str = "auto"):
+def mirror_run(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mode: str = "auto"):
     """Yield a Mirror of this run.
 
+    work: the run's work folder, where W&B's id of it is kept, so that one that was interrupted goes on there too;
     mode: "online", "offline", "disabled", or "auto": what $WANDB_MODE says, else online if the
     user is logged in, else offline. Offline runs lie in reports/wandb/; `wandb sync` uploads them.
     """
     names = REPORT_B_NAMES if experiment.report == "B" else {}
-    mirror = Mirror(_start(experiment, dataset, seed, mode), names)
+    mirror = Mirror(_start(experiment, dataset, seed, work, mode), names)
     try:
         yield mirror
     finally:
         mirror.finish()
 
 
-def _start(experiment: Experiment, dataset: Dataset, seed: int, mode: str):
+def _start(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mode: str):
     mode = _choose_mode() if mode == "auto" else mode
-    if mode == "disabled":
+    if mode == "disabled" or (mode == "online" and _unreachable):
         return None
     try:
         import wandb
@@ -92,13 +98,25 @@ def _start(experiment: Experiment, dataset: Dataset, seed: int, mode: str):
             group=f"{experiment.report}/{experiment.step}",
             job_type="train",
             name=f"{experiment.name}-{dataset.name}-seed{seed}",
+            id=_find_id(work),
+            resume="allow",
             config={**experiment.config, "experiment": experiment.name, "seed": seed, "data": dataset.name},
             mode=mode,
-            settings=wandb.Settings(silent=True),
+            settings=wandb.Settings(silent=True, init_timeout=PATIENCE, login_timeout=PATIENCE),
         )
     except Exception as error:
+        if mode == "online":
+            _unreachable.append(error)
         warnings.warn(f"W&B is not available ({error}); the run goes on without it", stacklevel=4)
         return None
+
+
+def _find_id(work: Path) -> str:
+    """W&B's id of the run that is trained in this folder: made when it begins, and gone with the folder."""
+    path = work / "wandb-id"
+    if not path.exists():
+        path.write_text(secrets.token_hex(4))
+    return path.read_text()
 
 
 def _choose_mode() -> str:

@@ -9,12 +9,18 @@ and on a CPU, to be fast, numba.
 import argparse
 import contextlib
 import copy
+import io
 import itertools
+import math
 import os
+import pickle
 import platform
 import re
 import sys
 import time
+import warnings
+import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,8 +35,8 @@ from tqdm import tqdm
 from fer_lib import __version__, record
 from fer_lib.augment import augment_batch
 from fer_lib.data import EMOTIONS, Dataset, Split, load_data, load_votes
-from fer_lib.evaluate import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment
+from fer_lib.metrics import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.models import count_parameters
 from fer_lib.preprocess import balance_classes, scale_pixels, share_votes
 from fer_lib.recipe import (
@@ -44,9 +50,10 @@ from fer_lib.recipe import (
     set_learning_rate,
     shrink_images,
 )
-from fer_lib.track import Mirror, mirror_run
+from fer_lib.track import MODES, Mirror, mirror_run
 
 WAIT = 5  # seconds between looks at a run that another process is training
+SEEDS = 2**32  # generators take no more of a number than this: a larger one would repeat a smaller one's draws
 INFERENCE_BATCH = {"cpu": 64}  # images; on a CPU few, so that the activations stay in its cache
 
 
@@ -114,14 +121,22 @@ def get_runs(
     """Read back the runs that are on record with this very config and data; train the others.
 
     retrain: train in any case, and replace what is on record. A run that another process is training is
-    waited for. Returns a run a seed. Raises ValueError unless the seeds are different whole numbers of at least 0."""
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"seeds: {seeds}, expected one or more different whole numbers of at least 0")
-    runs = []
+    waited for. Returns a run a seed. Raises ValueError unless the seeds are different whole numbers from 0 to below
+    2**32, RecordError if what is on record is damaged, and Diverged."""
+    seeds, runs = check_seeds(seeds), []
     for seed in seeds:
         run = None if retrain else record.read_run(experiment, dataset, seed)
         runs.append(run or _train_or_wait(experiment, dataset, seed, retrain, wandb_mode))
     return runs
+
+
+def check_seeds(seeds: Iterable[int]) -> list[int]:
+    """The seeds as Python's own integers. Raises ValueError unless they are different whole numbers from 0 to below
+    2**32, and at least one."""
+    whole = [isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and 0 <= seed < SEEDS for seed in seeds]
+    if not whole or not all(whole) or len(set(seeds)) < len(whole):
+        raise ValueError(f"seeds: {list(seeds)}, expected one or more different whole numbers from 0 to below 2**32")
+    return [int(seed) for seed in seeds]
 
 
 def _train_or_wait(experiment: Experiment, dataset: Dataset, seed: int, retrain: bool, wandb_mode: str) -> record.Run:
@@ -151,13 +166,22 @@ def train_run(
 
     Every draw comes from the seed and the epoch's number, so an interrupted run ends with
     the numbers of one that was not: to the bit, on the same machine with as many threads.
+
+    Raises ValueError for a seed that is none, or data that cannot be trained on; `record.RecordError` for a damaged
+    record or checkpoint, and before a published record of another config would be replaced unasked;
+    `record.StorageError` where nothing can be written; Diverged.
     """
+    (seed,) = check_seeds([seed])
+    if len(dataset.train) < 2:
+        raise ValueError(f"the train split of {dataset.name} has {len(dataset.train)} image; two are the least")
     _, test = dataset.validation, dataset.test  # a missing split is better told before the training
     folder = record.find_folder(experiment, dataset.name, seed)
     with record.claim(folder) as work:
         if not retrain and (run := record.read_run(experiment, dataset, seed)):
             return run
-        with mirror_run(experiment, dataset, seed, wandb_mode) as mirror:
+        if not retrain:
+            record.refuse_to_replace(experiment, dataset.name, seed)
+        with mirror_run(experiment, dataset, seed, work, wandb_mode) as mirror:
             fitted = fit(experiment, dataset, seed, work, mirror)
             results, logits = summarise_run(fitted, dataset, experiment)
             mirror.log_results(results, test.labels, logits["test"])
@@ -228,7 +252,7 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
             networks = [hardware.place(record.load_model(run)) for run in teachers]
             learner.teachers = Teachers(networks, keep=experiment.recipe.draws > 0)
         checkpoint = work / "checkpoint.pt"
-        history, best = load_checkpoint(checkpoint, experiment, dataset, learner)
+        history, best = load_checkpoint(checkpoint, experiment, dataset, seed, learner)
         for row in history:
             mirror.log_epoch(row)
         with make_progress_bar(experiment, dataset, seed, len(history), len(targets)) as bar:
@@ -245,10 +269,11 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
                     "learning_rate": learner.optimizer.param_groups[0]["lr"],
                     "seconds": time.perf_counter() - start,
                 }
+                refuse_divergence(experiment, seed, row)
                 history.append(row)
                 if find_best(history) == epoch:
                     best = copy.deepcopy(learner.judged.state_dict())
-                save_checkpoint(checkpoint, experiment, dataset, learner, history, best)
+                save_checkpoint(checkpoint, experiment, dataset, seed, learner, history, best)
                 mirror.log_epoch(row)
     environment = describe_environment(hardware, history, len(split))
     if teachers:
@@ -457,43 +482,106 @@ def is_finished(history: list[dict], experiment: Experiment) -> bool:
     return len(history) >= experiment.epochs or len(history) - find_best(history) >= experiment.patience
 
 
+class Diverged(RuntimeError):
+    """The loss of a run is no number any more."""
+
+
+def refuse_divergence(experiment: Experiment, seed: int, row: dict) -> None:
+    """Raise Diverged if a row of the history has a loss that is not finite: nothing later would be."""
+    for name in ("train_loss", "validation_loss"):
+        if not math.isfinite(row[name]):
+            raise Diverged(
+                f"{experiment.name} with seed {seed} diverged in epoch {row['epoch']}: its {name} is {row[name]}. "
+                f"Nothing was recorded; a learning rate below {experiment.learning_rate:g} may help"
+            )
+
+
 def save_checkpoint(
     path: Path,
     experiment: Experiment,
     dataset: Dataset,
+    seed: int,
     learner: Learner,
     history: list[dict],
     best: dict,
 ) -> None:
-    """Write all that the next epoch needs; a kill at any moment leaves the old file or the new one."""
+    """Write all that the next epoch needs; a kill at any moment leaves the old file or the new one.
+
+    Raises StorageError if there is no room for it; the old file stays."""
     state = {
         "identity": [experiment.digest, dataset.fingerprint],
+        "seed": seed,
         "learner": learner.state_dict(),
         "history": history,
         "best": best,
     }
+    content = io.BytesIO()  # torch's own writer hides what the system says
+    torch.save(state, content)
     partial = path.with_suffix(".new")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with record.tell_failed_writes(path.parent):
+        try:
+            with partial.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
 
 
-def load_checkpoint(path: Path, experiment: Experiment, dataset: Dataset, learner: Learner) -> tuple[list[dict], dict]:
+def load_checkpoint(
+    path: Path, experiment: Experiment, dataset: Dataset, seed: int, learner: Learner
+) -> tuple[list[dict], dict]:
     """Restore the learner from a checkpoint of this run, if there is one; return its
-    history and the best epoch's weights. One of another config or data is left unused."""
+    history and the best epoch's weights. One of another config or data is left unused.
+
+    Raises RecordError for a file that is damaged or no checkpoint of this run."""
     if not path.exists():
         return [], {}
-    device = next(learner.model.parameters()).device
+    remedy = "delete it to start this run afresh"
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise RuntimeError(f"{path} cannot be read ({error}); delete it to start this run afresh") from error
-    if state["identity"] != [experiment.digest, dataset.fingerprint]:
-        return [], {}
-    learner.load_state_dict(state["learner"])
-    return state["history"], state["best"]
+        state = _read_checkpoint(path, next(learner.model.parameters()).device)
+        if state["identity"] != [experiment.digest, dataset.fingerprint]:
+            warnings.warn(f"{path} is of another config or of other data, and is left unused", stacklevel=3)
+            return [], {}
+        history, best = state["history"], state["best"]
+        if state.get("seed", seed) != seed:  # the first checkpoints do not say
+            raise ValueError(f"of seed {state['seed']}")
+        if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or not find_best(history):
+            raise ValueError("its history is not whole")
+        if _list_shapes(best) != _list_shapes(learner.judged.state_dict()):
+            raise ValueError("its best weights are of another network")
+        learner.load_state_dict(state["learner"])
+    except pickle.UnpicklingError:  # torch's message would advise to run what is in there
+        raise record.RecordError(path, "not written by this project, and therefore not opened", remedy) from None
+    except Exception as error:  # a damaged file makes zipfile and torch raise almost anything
+        raise record.RecordError(path, f"damaged ({type(error).__name__}: {error})", remedy) from error
+    return history, best
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict:
+    """What `save_checkpoint` wrote, its bytes compared with the checksums that torch leaves in the file, and does not
+    compare itself."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"checksum of {damaged}")
+    state = torch.load(path, map_location=device, weights_only=True)
+    if any(tensor.isnan().any() for tensor in _list_tensors(state)):
+        raise ValueError("it holds NaN")
+    return state
+
+
+def _list_shapes(state: dict) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def _list_tensors(state: object) -> list[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
+    return [tensor for part in parts for tensor in _list_tensors(part)]
 
 
 def summarise_run(fitted: Fitted, dataset: Dataset, experiment: Experiment) -> tuple[dict, dict[str, np.ndarray]]:
@@ -549,15 +637,32 @@ def describe_environment(hardware: Hardware, history: list[dict], images: int) -
 def make_progress_bar(experiment: Experiment, dataset: Dataset, seed: int, epochs_done: int, images: int) -> tqdm:
     """A bar on a terminal or in a notebook; none where the output goes to a file."""
     batches = -(-images // experiment.batch_size)
-    return tqdm(
+    notebook = hasattr(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)(), "kernel")
+    return (NotebookBar if notebook else tqdm)(
         desc=f"{experiment.name} {dataset.name} seed {seed}",
         total=batches * experiment.epochs,
         initial=batches * epochs_done,
         unit=" batches",
         mininterval=0.5,
         leave=False,
-        disable=not (sys.stderr.isatty() or "ipykernel" in sys.modules),
+        disable=not (notebook or sys.stderr.isatty()),
+        file=io.StringIO() if notebook else None,
     )
+
+
+class NotebookBar(tqdm):
+    """A bar that is one output of a notebook, replaced as it moves: written out, every move would be an output."""
+
+    handle = None
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        from IPython.display import display  # here, so that training needs no notebook
+
+        text = {"text/plain": str(self) if msg is None else msg}
+        if self.handle is None:
+            self.handle = display(text, raw=True, display_id=True)
+        else:
+            self.handle.update(text, raw=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -566,17 +671,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (default: 0)")
     parser.add_argument("--data", default="auto", help="a FER2013 file, drawn, or auto (default)")
     parser.add_argument("--epochs", type=int, help="at most so many, in place of the experiment's own")
-    parser.add_argument("--wandb", default="auto", choices=["auto", "online", "offline", "disabled"])
+    parser.add_argument("--wandb", default="auto", choices=MODES)
     parser.add_argument("--retrain", action="store_true", help="train although the run is on record")
     options = parser.parse_args(arguments)
     try:
         changes = {} if options.epochs is None else {"epochs": options.epochs}
         experiment = find_experiment(options.experiment, **changes)
-        dataset = load_data(options.data)
-        for seed in options.seed:
+        dataset, seeds = load_data(options.data), check_seeds(options.seed)
+        for seed in seeds:
             (run,) = get_runs(experiment, dataset, [seed], options.retrain, options.wandb)
             print(describe_run(run))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, "\ninterrupted; the same command goes on from the last finished epoch\n")

@@ -15,8 +15,8 @@ from fer_lib.ensemble import (
     tabulate_pools,
     tabulate_teams,
 )
-from fer_lib.evaluate import calc_probabilities
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.metrics import calc_probabilities
 
 LABELS = np.arange(600) % 7
 

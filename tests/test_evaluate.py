@@ -9,13 +9,6 @@ from scipy import stats
 from fer_lib import evaluate
 from fer_lib.evaluate import (
     Estimate,
-    calc_accuracy,
-    calc_calibration_error,
-    calc_confusion,
-    calc_macro_f1,
-    calc_probabilities,
-    calc_recall,
-    calc_reliability,
     choose_temperature,
     compare_runs,
     describe_aim,
@@ -24,7 +17,6 @@ from fer_lib.evaluate import (
     estimate_difference,
     estimate_matched_accuracy,
     estimate_mean,
-    fit_temperature,
     measure_cost,
     measure_course,
     measure_gradients,
@@ -39,6 +31,16 @@ from fer_lib.evaluate import (
     tabulate_views,
 )
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.metrics import (
+    calc_accuracy,
+    calc_calibration_error,
+    calc_confusion,
+    calc_macro_f1,
+    calc_probabilities,
+    calc_recall,
+    calc_reliability,
+    fit_temperature,
+)
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = np.array([0, 0, 1, 1, 1, 3])

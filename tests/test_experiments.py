@@ -3,8 +3,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from fer_lib.augment import Augmentation
-from fer_lib.evaluate import calc_confusion, calc_recall
 from fer_lib.experiments import EXPERIMENTS, find_experiment, list_additions, list_ladder, list_treatments
+from fer_lib.metrics import calc_confusion, calc_recall
 from fer_lib.preprocess import calc_upsampling_factors
 from fer_lib.record import read_run
 from tests.conftest import needs_fer2013

@@ -85,7 +85,24 @@ def test_colour_and_16_bits_become_grey(save, picture):
 def test_a_huge_picture_is_shrunk_and_its_faces_are_found(save, picture):
     huge = Image.fromarray(picture).resize((picture.shape[1] * 8, picture.shape[0] * 8))
     read = read_picture(save("a.jpg", huge))
-    assert max(read.shape) == photo.LONGEST and len(find_faces(read)) == 3
+    assert read.size <= photo.LONGEST**2 and len(find_faces(read)) == 3
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+def test_a_picture_of_floats_is_not_black(tmp_path, picture, white):
+    Image.fromarray(picture.astype(np.float32) * (white / 255)).save(tmp_path / "a.tif")
+    assert np.abs(read_picture(tmp_path / "a.tif").astype(int) - picture).max() <= 1
+
+
+def test_the_faces_of_a_crowd_and_of_a_panorama_are_found(save, picture):
+    face = np.asarray(Image.fromarray(picture[30:270, 30:270]).resize((200, 200)))
+    margin = np.full((260, 260), 128, np.uint8)
+    margin[30:230, 30:230] = face
+    crowd = np.tile(margin, (8, 8))
+    assert len(find_faces(read_picture(save("crowd.png", Image.fromarray(crowd))))) >= 60
+    panorama = np.full((1000, 10000), 128, np.uint8)
+    panorama[400:660, 3000:3260] = panorama[400:660, 7000:7260] = margin
+    assert len(find_faces(read_picture(save("wide.png", Image.fromarray(panorama))))) == 2
 
 
 def test_what_cannot_be_used_is_told(save, tmp_path, monkeypatch):
@@ -94,15 +111,28 @@ def test_what_cannot_be_used_is_told(save, tmp_path, monkeypatch):
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(ValueError, match="text.jpg is no picture that can be read"):
         read_picture(tmp_path / "text.jpg")
-    whole = save("cut.png").read_bytes()
+    whole, huge = save("cut.png").read_bytes(), save("huge.png")
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cut.png is damaged"):
         read_picture(tmp_path / "cut.png")
     with pytest.raises(ValueError, match="tiny.png is 20x30 pixels; at least 48x48 are needed"):
         read_picture(save("tiny.png", Image.new("L", (20, 30))))
+    (tmp_path / "document.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n")
+    with pytest.raises(ValueError, match="document.jpg is no picture that can be read"):
+        read_picture(tmp_path / "document.jpg")
+    Image.fromarray(np.full((60, 60), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(ValueError, match="nan.tif is damaged .it holds numbers that are not finite."):
+        read_picture(tmp_path / "nan.tif")
+    with pytest.raises(FileNotFoundError, match="aaa.* does not exist"):
+        read_picture("a" * 5000)
+    with monkeypatch.context() as patch:
+        patch.setattr(photo, "MOST_PIXELS", 5000)
+        patch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+        with pytest.raises(ValueError, match="huge.png is too large, .*; shrink it first"):
+            read_picture(huge)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(ValueError, match="huge.png is too large, .*; shrink it first"):
-        read_picture(save("huge.png"))
+        read_picture(huge)
 
 
 def test_a_prediction_is_the_mean_over_both_views_and_hardly_minds_the_mirror(picture):

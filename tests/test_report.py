@@ -161,12 +161,6 @@ def test_the_readmes_papermill_command_names_parameters_that_exist():
         assert f"{''.join(name)}: " in "".join(cell["source"])
 
 
-def test_requirements_pin_every_version_and_name_no_index():
-    *pins, last = (PROJECT / "requirements.txt").read_text().splitlines()
-    assert last == "-e ." and pins
-    assert all(re.match(r"[a-z0-9._-]+==[\w.]+( ; .*)?$", pin, re.I) for pin in pins)
-
-
 def test_the_repository_is_small_and_holds_no_data():
     done = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:

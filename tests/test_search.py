@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from fer_lib import search
+from fer_lib import record, search
 from fer_lib.experiments import EXPERIMENTS
 from tests.conftest import PROJECT
 
@@ -49,8 +49,15 @@ def test_a_trial_is_recorded_read_back_and_never_touches_the_test_split(small, m
     with pytest.raises(FileNotFoundError, match="no trial of b5_attention on small is on record; `make search`"):
         search.read_trials("b5_attention", "small")
     assert table.loc[0, "kernels"] == "8-16" and table.loc[0, "validation_accuracy"] == result["validation_accuracy"]
-    path.write_text(json.dumps(result | {"config": result["config"] | {"batch_size": 1}, "epochs": 99}))
+    record.write_json(path, result | {"config": result["config"] | {"batch_size": 1}, "epochs": 99})
     assert search.run_trial("b1_two_layer", TRIAL, blind)["epochs"] == 1, "a trial of other settings was read back"
+    path.write_text(path.read_text()[:300])
+    for read in (
+        lambda: search.run_trial("b1_two_layer", TRIAL, blind),
+        lambda: search.read_trials("b1_two_layer", "small"),
+    ):
+        with pytest.raises(record.RecordError, match="epochs=1.json: damaged or cut short .*; git restore brings"):
+            read()
 
 
 PUBLISHED = [family for family in search.list_families() if (PROJECT / "reports" / "runs" / family).exists()]

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 
+from fer_lib import track, train
 from fer_lib.track import _choose_mode, mirror_run
 from fer_lib.train import train_run
 
@@ -47,12 +48,43 @@ def test_a_failure_of_wandb_never_ends_a_training(brief, small, monkeypatch):
     assert run.results["epochs"] == 2
 
 
-def test_a_failure_in_the_middle_is_told_once(brief, small):
+def test_a_server_that_does_not_answer_is_waited_for_shortly_and_once(brief, small, tmp_path, monkeypatch):
+    import wandb
+
+    asked = []
+
+    def refuse(**options):
+        asked.append(options["settings"].init_timeout)
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setattr(track, "_unreachable", [])
+    with pytest.warns(UserWarning, match="W&B is not available .no answer."):
+        for seed in (0, 1):
+            with mirror_run(brief, small, seed, tmp_path, "online") as mirror:
+                assert mirror.run is None
+    assert len(asked) == 1 and asked[0] <= 20
+
+
+def test_an_interrupted_run_is_one_run_of_wandbs_and_a_trained_again_one_another(brief, small, monkeypatch):
+    import wandb
+
+    begun = []
+    monkeypatch.setattr(wandb, "init", lambda **options: begun.append(options["id"]))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "summarise_run", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        train_run(brief, small, seed=0, wandb_mode="offline")
+    train_run(brief, small, seed=0, wandb_mode="offline")
+    train_run(brief, small, seed=0, wandb_mode="offline", retrain=True)
+    assert begun[0] == begun[1] != begun[2]
+
+
+def test_a_failure_in_the_middle_is_told_once(brief, small, tmp_path):
     class Broken:
         def log(self, *args, **kwargs):
             raise OSError("connection lost")
 
-    with mirror_run(brief, small, 0, "disabled") as mirror:
+    with mirror_run(brief, small, 0, tmp_path, "disabled") as mirror:
         mirror.run = Broken()
         with pytest.warns(UserWarning, match="connection lost"):
             mirror.log_epoch({"epoch": 1})
