@@ -1,6 +1,6 @@
 """Time reading, loading and training, each beside what a user would otherwise write.
 
-    python -m fer_lib.bench        prints a table and writes reports/bench.json
+    python -m fer_lib.bench        prints a table and puts it into reports/bench.json, by hardware
 
 Each pair is timed in turn, several times, and the medians are compared: on a shared machine
 two timings an hour apart say nothing about each other.
@@ -29,7 +29,7 @@ from fer_lib.augment import Augmentation
 from fer_lib.data import PROJECT, Split, find_data, load_data, read_csv
 from fer_lib.experiments import EXPERIMENTS, Experiment
 from fer_lib.models import count_multiply_adds
-from fer_lib.train import choose_hardware, make_learner, predict_logits, train_one_epoch
+from fer_lib.train import choose_hardware, make_learner, one_hot, predict_logits, train_one_epoch
 
 REPEATS = 5
 IMAGES = 6400  # a hundred batches
@@ -94,23 +94,23 @@ class PlainFaces(TorchDataset):
 def bench_training(split: Split, experiment: Experiment) -> dict:
     """An epoch of a network with report B's augmentation: `train_one_epoch` against a plain loop in float32."""
     hardware = choose_hardware()
-    images, labels = hardware.put(split.images), torch.from_numpy(split.labels).to(hardware.device)
+    images, targets = hardware.put(split.images), one_hot(split.labels).to(hardware.device)
 
     def train_ours() -> None:
         learner = make_learner(experiment, hardware)  # the last epoch: its images are never shrunk
-        train_one_epoch(learner, images, labels, experiment, hardware, 0, experiment.epochs, tqdm(disable=True))
+        train_one_epoch(learner, images, targets, experiment, hardware, 0, experiment.epochs, tqdm(disable=True))
 
     def train_plainly() -> None:
         model = experiment.build_model().to(hardware.device)
         optimizer = torch.optim.Adam(model.parameters(), experiment.learning_rate)
-        for inputs, targets in DataLoader(PlainFaces(split, True), experiment.batch_size, shuffle=True):
-            loss = torch.nn.functional.cross_entropy(model(inputs.to(hardware.device)), targets.to(hardware.device))
+        for inputs, labels in DataLoader(PlainFaces(split, True), experiment.batch_size, shuffle=True):
+            loss = torch.nn.functional.cross_entropy(model(inputs.to(hardware.device)), labels.to(hardware.device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
     train_ours()  # the first epoch also sets up the kernels
-    ours, theirs = (len(labels) / seconds for seconds in time_in_turn(train_ours, train_plainly))
+    ours, theirs = (len(split) / seconds for seconds in time_in_turn(train_ours, train_plainly))
     return _row(f"train {experiment.step} (images/s)", ours, theirs, ours / theirs, "float32, DataLoader, PIL")
 
 
@@ -164,6 +164,13 @@ def _row(what: str, ours: float, usual: float, ratio: float, against: str) -> di
     }
 
 
+def keep_record(path: Path, record: dict) -> None:
+    """Put a record into the file, in place of the one of the same hardware, if there is one."""
+    known = json.loads(path.read_text()) if path.exists() else []
+    others = [old for old in known if old["hardware"] != record["hardware"]]
+    path.write_text(json.dumps([*others, record], indent=2) + "\n")
+
+
 def main() -> None:
     path = find_data()
     reads_zip = path is not None and zipfile.is_zipfile(path)
@@ -181,7 +188,7 @@ def main() -> None:
         "rows": rows,
         "strong": share,
     }
-    (PROJECT / "reports" / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
+    keep_record(PROJECT / "reports" / "bench.json", record)
     print(f"medians of {REPEATS} rounds on {record['hardware']}, {record['threads']} threads")
     print(f"{'':30}{'fer_lib':>10}{'usual':>10}{'ratio':>8}  usual is")
     for row in rows:

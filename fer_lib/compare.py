@@ -116,14 +116,14 @@ def read_facts() -> dict:
     return json.loads((runs_folder().parent / "facts.json").read_text(encoding="utf-8"))
 
 
-def read_bench() -> dict:
-    """What `make bench` measured."""
+def read_bench() -> list[dict]:
+    """What `make bench` measured, once for each hardware."""
     return json.loads((PROJECT / "reports" / "bench.json").read_text())
 
 
 def describe_speed() -> str:
     """Sentences, in Markdown, on how fast the strong network trains and judges."""
-    bench = read_bench()
+    bench = max(read_bench(), key=lambda bench: bench["strong"]["peak_tflops"])
     step, share, peak = (bench["strong"][name] for name in ("step", "share_of_peak", "peak_tflops"))
     (train,), (judge,) = (
         [row for row in bench["rows"] if row["what"].startswith(f"{w} {step}")] for w in ("train", "judge")

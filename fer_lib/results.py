@@ -60,17 +60,20 @@ def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
 
 
 def tabulate_bench() -> pd.DataFrame:
-    """What `make bench` measured."""
-    table = pd.DataFrame(read_bench()["rows"]).rename(
-        columns={"what": "", "ours": "`fer_lib`", "usual": "usual", "ratio": "ratio"}
-    )
-    return table.assign(**{column: [f"{value:,.4g}" for value in table[column]] for column in ("`fer_lib`", "usual")})
+    """What `make bench` measured: a row a thing and hardware."""
+    rows = []
+    for bench in read_bench():
+        for row in bench["rows"]:
+            own = {"": row["what"], "on": shorten_hardware(bench["hardware"]), "`fer_lib`": f"{row['ours']:,.4g}"}
+            rows.append(own | {"usual": f"{row['usual']:,.4g}", "ratio": row["ratio"], "usual is": row["usual is"]})
+    order = list(dict.fromkeys(row[""] for row in rows))
+    return pd.DataFrame(sorted(rows, key=lambda row: order.index(row[""])))
 
 
 def describe_bench() -> str:
-    """Where it was measured, in a sentence."""
-    bench = read_bench()
-    return f"Medians on {shorten_hardware(bench['hardware'])}, {bench['threads']} threads, torch {bench['torch']}."
+    """How it was measured, in a sentence."""
+    told = {f"{bench['threads']} threads, torch {bench['torch']}" for bench in read_bench()}
+    return f"Medians, {' or '.join(sorted(told))}."
 
 
 def update_readme(text: str) -> str:

@@ -13,7 +13,7 @@ def test_the_benchmark_runs_without_fer2013_and_says_what_it_left_out(tmp_path, 
     monkeypatch.setattr(bench, "load_data", lambda: small)
     (tmp_path / "reports").mkdir()
     bench.main()
-    record = json.loads((tmp_path / "reports" / "bench.json").read_text())
+    (record,) = json.loads((tmp_path / "reports" / "bench.json").read_text())
     printed = capsys.readouterr().out
     assert [row["what"].split()[:2] for row in record["rows"]] == [["train", "A1"], ["train", "S14"], ["judge", "S14"]]
     for row in record["rows"]:
@@ -25,6 +25,13 @@ def test_the_benchmark_runs_without_fer2013_and_says_what_it_left_out(tmp_path, 
     monkeypatch.setattr(compare, "PROJECT", tmp_path)
     said = compare.describe_speed()
     assert f"**{record['rows'][1]['ours']:,.0f} images/s**" in said and f"{record['threads']} threads" in said
+
+
+def test_each_hardware_keeps_its_own_record(tmp_path):
+    for hardware, value in (("one", 1), ("other", 2), ("one", 3)):
+        bench.keep_record(tmp_path / "bench.json", {"hardware": hardware, "value": value})
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert kept == [{"hardware": "other", "value": 2}, {"hardware": "one", "value": 3}]
 
 
 def test_the_share_of_the_peak_counts_a_pass_forward_and_two_back():

@@ -38,8 +38,11 @@ def start(tmp_path):
 
 
 def wait_for(path):
-    while not path.exists():
+    for _ in range(1200):
+        if path.exists():
+            return
         time.sleep(0.05)
+    raise AssertionError(f"{path.name} was not made within a minute")
 
 
 def kill(process, sent):
