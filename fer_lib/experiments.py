@@ -65,8 +65,9 @@ class Experiment:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{field}: {value!r}, expected a whole number of at least {least}")
-        if not isinstance(self.learning_rate, (int, float)) or not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate: {self.learning_rate!r}, expected a number above 0")
+        rate = self.learning_rate
+        if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 < rate < float("inf"):
+            raise ValueError(f"learning_rate: {rate!r}, expected a number above 0")
         if self.augmentation.changes_light and not self.scale:
             raise ValueError("scale: shift, light and erasing are of pixels scaled to 0-1")
         if unknown := set(self.views) - set(VIEWS):

@@ -58,6 +58,7 @@ def test_along_report_a_one_thing_changes_at_a_time(before, after, changed):
         {"batch_size": 1},
         {"learning_rate": 0},
         {"learning_rate": "fast"},
+        {"learning_rate": True},
         {"learning_rate": float("nan")},
         {"views": ("upside_down",)},
         {"scale": False, "augmentation": Augmentation(shift=10)},
