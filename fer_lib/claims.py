@@ -34,6 +34,13 @@ class Quantity:
     matters: float
     words: str
 
+    @property
+    def threshold(self) -> str:
+        """What matters, in words: "1 point", "×1.25"."""
+        if self.unit == "points":
+            return f"{100 * self.matters:g} point{'s' * (self.matters != 0.01)}"
+        return f"×{np.exp(self.matters):g}"
+
     def format(self, value: float, sign: bool = True) -> str:
         """An effect in words: "+1.2", or "×1.2"; a dash for NaN."""
         if np.isnan(value):
@@ -49,7 +56,8 @@ class Statement:
 
     number: "A-C6.2"; claim: "A-C6"; says: it, in English; quantity: or None where nothing was recorded that bears on
     it, which `lacks` then says; after, before: experiments; expects: "more", "less" or "no more"; reported: the
-    report's own effect, in the quantity's unit, or NaN; times: what the contrast is multiplied by."""
+    report's own effect, in the quantity's unit, or NaN; times: what the contrast is multiplied by; at_least: how large
+    the report says that the effect is, where it says so, in the quantity's unit."""
 
     number: str
     claim: str
@@ -60,6 +68,7 @@ class Statement:
     expects: str = "more"
     reported: float = np.nan
     times: float = 1.0
+    at_least: float = 0.0
     lacks: str = ""
 
     @property
@@ -74,6 +83,7 @@ class Statement:
 
     def judge(self, low: float, high: float) -> str:
         """The verdict that an interval gives, by the rules at the head of reports/claims.yaml."""
+        low, high = low - self.at_least, high - self.at_least
         if self.expects == "less":
             low, high = -high, -low
         matters = self.quantity.matters
@@ -124,6 +134,8 @@ def _read_statement(claim: str, number: str, fields: dict, quantities: dict[str,
         raise ValueError(f"reports/claims.yaml, {number}: no {error}") from error
     if "reported" in fields:
         fields["reported"] /= 100
+    if "at_least" in fields:
+        fields["at_least"] = float(np.log(fields["at_least"]))
     statement = Statement(number, claim, **fields)
     if statement.expects not in ("more", "less", "no more") or not statement.after:
         raise ValueError(f"reports/claims.yaml, {number}: expects more, less or no more, of one experiment at least")
@@ -286,8 +298,8 @@ def _count_seeds_needed(statement: Statement, effect: Effect, counts: pd.Series,
 
 def split_seeds(table: pd.DataFrame, column: str = "validation_accuracy") -> pd.DataFrame:
     """Each experiment's runs divided in two in every way, and the halves compared as two experiments would be: a row a
-    division, with the `experiment`, its `family`, `t`, the difference in standard errors, and `different`, whether its
-    95% interval leaves zero out. No difference is real, so one in twenty should."""
+    division, with the `experiment`, its `family`, `reach`, the difference in half-widths of its 95% interval, and
+    `different`, whether it is more than one. No difference is real, so one in twenty should."""
     rows, groups = [], {name: group[column].to_numpy() for name, group in table.groupby("experiment", sort=False)}
     families = {name: EXPERIMENTS[name].family for name in groups}
     for family in dict.fromkeys(families.values()):
@@ -296,9 +308,8 @@ def split_seeds(table: pd.DataFrame, column: str = "validation_accuracy") -> pd.
             for part in _divide(len(groups[name])):
                 mean = groups[name][part].mean() - groups[name][~part].mean()
                 effect = Effect(mean, scatter.variance * (1 / part.sum() + 1 / (~part).sum()), 0.0, scatter.freedom)
-                low, high = effect.find_interval()
-                different = low > 0 or high < 0
-                rows.append({"experiment": name, "family": family, "t": mean / effect.error, "different": different})
+                reach = abs(mean) / effect.find_half_width()
+                rows.append({"experiment": name, "family": family, "reach": reach, "different": reach > 1})
     return pd.DataFrame(rows)
 
 
@@ -344,7 +355,7 @@ def try_method(table: pd.DataFrame) -> dict:
         "divisions": int(len(halves)),
         "different": round(float(halves["different"].mean()), 4),
         "by_family": {name: [int(part.sum()), int(len(part))] for name, part in by_family},
-        "t": [round(float(value), 3) for value in halves["t"]],
+        "reach": [round(float(value), 3) for value in halves["reach"]],
         "effects": effects,
         "power": power,
     }
@@ -370,15 +381,17 @@ def tabulate_statements(statements: Sequence[Statement], verdicts: pd.DataFrame)
 
 
 def _tabulate_statement(statement: Statement, verdict: pd.Series) -> dict:
-    row = {"": statement.number, "it says": statement.says, "verdict": f"**{verdict['verdict']}**"}
+    row = {"": statement.number, "statement": statement.says, "verdict": f"**{verdict['verdict']}**"}
     quantity = statement.quantity
-    if quantity is None or pd.isna(verdict["effect"]):
-        row |= dict.fromkeys(("effect", "test", "reported"), "—")
-        return row | {"measured": quantity.words if quantity else "nothing", "steps": statement.contrast}
-    row["effect"] = format_effect(quantity, verdict["effect"], verdict["low"], verdict["high"])
-    row["test"] = format_effect(quantity, verdict["test"], verdict["test_low"], verdict["test_high"])
-    row["reported"] = quantity.format(statement.reported)
-    return row | {"measured": quantity.words, "steps": statement.contrast}
+    if quantity is None:
+        return (
+            row | {"effect": "not recorded"} | dict.fromkeys(("test", "reported", "matters", "measured", "steps"), "—")
+        )
+    row |= {"effect": "not run yet", "test": "—", "reported": quantity.format(statement.reported)}
+    if not pd.isna(verdict["effect"]):
+        row["effect"] = format_effect(quantity, verdict["effect"], verdict["low"], verdict["high"])
+        row["test"] = format_effect(quantity, verdict["test"], verdict["test_low"], verdict["test_high"])
+    return row | {"matters": quantity.threshold, "measured": quantity.words, "steps": statement.contrast}
 
 
 def format_effect(quantity: Quantity, mean: float, low: float, high: float) -> str:

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fer_lib import claims, compare, plots
+from fer_lib import __version__, claims, compare, plots
 from fer_lib.data import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
     Estimate,
@@ -69,6 +69,7 @@ class Records:
         self.verdicts = claims.read_verdicts()
         self.facts = compare.read_facts()
         self.method = claims.read_method()
+        self.version = __version__
 
     def get_runs(self, name: str) -> list[Run]:
         found = [run for run in self.runs if run.experiment.name == name]
@@ -126,8 +127,13 @@ class Records:
         return told.replace("**", "")
 
     def show_statements(self, asked: bool = False) -> str:
-        columns = {"": 7, "it says": 40, "verdict": 12, "effect": 20, "test": 20, "reported": 8}
+        columns = {"": 7, "statement": 38, "verdict": 12, "effect": 19, "test": 19}
+        columns |= {} if asked else {"reported": 9, "matters": 8}
         return _format_table(claims.tabulate_statements(self.list_own(asked), self.verdicts), columns)
+
+    def confidence(self, asked: bool = False) -> str:
+        """Of the intervals of the reports' statements, or of the questions: "96.8%"."""
+        return f"{self.verdicts.loc[self.list_own(asked)[0].number, 'confidence']:.1%}"
 
     def show_networks(self) -> str:
         """The reports' networks in a table: what each is made of, parameters, work of an image."""
@@ -162,8 +168,9 @@ class Records:
         return ", ".join(f"{name} ({count})" if len(counts) > 1 else name for name, count in counts.most_common())
 
     def find_best(self, report: str) -> str:
-        """The experiment of a report ("A", "B", "S") with the highest mean validation accuracy, by name."""
-        names = {run.experiment.name for run in self.runs if run.experiment.report == report}
+        """Of what a report did ("A", "B"; "S": beyond), the one with the highest mean validation accuracy, by name."""
+        planned = "b5_attention"  # by report B, which did not do it
+        names = {run.experiment.name for run in self.runs if run.experiment.report == report} - {planned}
         return max(names, key=lambda name: collect_results(self.get_runs(name))["validation_accuracy"].mean())
 
     def step(self, name: str) -> str:
@@ -328,6 +335,7 @@ def make_pdf(text: str, folder: Path, target: Path) -> None:
     import typst
 
     source = folder / "paper.typ"
+    text = re.sub(r"(?<=[\w+])'(?=s\b)", "’", text)  # after a plus sign typst takes it for an opening quote
     text = re.sub(r"\n\n(?=Table \d+\. )", "\n\n: ", text)  # a caption in pandoc's Markdown, which the site's lacks
     whole = (
         "```{=typst}\n#show figure: set figure(placement: none)\n```\n\n"  # the end is tables, each under its heading

@@ -28,9 +28,9 @@ from fer_lib.explore import calc_eigenfaces, calc_mean_faces, measure_images, ta
 from fer_lib.metrics import calc_confusion, calc_probabilities, calc_recall, calc_reliability
 from fer_lib.statistics import choose_confidence, estimate_contrast, moderate_variances
 
-SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
+SPLIT_COLOURS = {"train": "#56B4E9", "validation": "#E69F00", "test": "#009E73"}
 BEFORE, AFTER = "#7F7F7F", "#0072B2"  # the step that is compared with, and the step in question
-OTHERS = ("#CC79A7", "#56B4E9")  # further steps beside these two
+OTHERS = ("#CC79A7", "#000000")  # further steps beside these two
 WON, LOST = "#009E73", "#D55E00"
 WIDTH = 9  # inches, a page's
 
@@ -343,7 +343,7 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
     reported = [(runs[0].experiment.reported, place) for place, runs in enumerate(groups)]
     known = [(shares[1], place) for shares, place in reported if shares and metric == "validation_accuracy"]
     if known:
-        axes.plot(*zip(*known), "D", color=LOST, markerfacecolor="none", label="reported, one run")
+        axes.plot(*zip(*known), "D", color="black", markerfacecolor="none", label="reported, one run")
     axes.set(yticks=range(len(groups)), yticklabels=[_name(runs[0]) for runs in groups])
     axes.set_xlabel(f"{metric.split('_')[0]} accuracy at the best epoch")
     low, high = axes.get_xlim()
@@ -528,7 +528,7 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
             places = np.arange(len(treated)) + 0.15 * (2 * side - 1)
             axes.hlines(places, [c.low for c in changes], [c.high for c in changes], color=colours[name], linewidth=2)
             axes.plot([c.mean for c in changes], places, "o", color=colours[name], markersize=5, label=name)
-            if metric == "test_accuracy":
+            if metric == "validation_accuracy":
                 top = int(np.argmax([c.mean for c in changes]))
                 best[name] = f"{_treatment(treated[top])} in {name} ({100 * changes[top].mean:+.1f})"
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}")
@@ -537,7 +537,7 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
     panels[0].set_yticks(range(len(treated)), [_treatment(runs) for runs in treated])
     panels[0].set_ylim(len(treated) - 0.5, -0.5)
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
-    _set_title(figure, f"Most points gained on test: {join_names(list(best.values()))}")
+    _set_title(figure, f"Most points gained on validation: {join_names(list(best.values()))}")
     return figure
 
 
@@ -699,7 +699,7 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
     return figure
 
 
-VERDICT_COLOURS = {"true": WON, "false": LOST, "too small to matter": OTHERS[1], "undecided": BEFORE}
+VERDICT_COLOURS = {"true": WON, "false": LOST, "too small to matter": OTHERS[0], "undecided": BEFORE}
 
 
 def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
@@ -719,8 +719,9 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
         band = f"grey: within {matters.pop():g} point" if len(matters) == 1 else "no grey band"
         what = "validation accuracy" if part is accuracies else "gaps, and other shares"
         axes.set_xlabel(f"effect on {what}, in points ({band})", fontsize=8)
-    for name, colour in VERDICT_COLOURS.items():
-        panels[0, 0].plot([], [], "o-", color=colour, label=name)
+    found = set(verdicts.loc[[statement.number for statement in measured], "verdict"])
+    for name in (name for name in VERDICT_COLOURS if name in found):
+        panels[0, 0].plot([], [], "o-", color=VERDICT_COLOURS[name], label=name)
     panels[0, 0].plot([], [], "D", color="black", markerfacecolor="none", label="reported")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
     counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
@@ -752,10 +753,12 @@ def plot_method(method: dict) -> Figure:
     """The method of judging tried on itself: halves of one experiment's runs against each other, and how often an
     effect of each size would be found. method: of `claims.try_method`."""
     figure, (left, right) = _make_figure(1, 2, figsize=(WIDTH, 3.6))
-    values = np.abs(method["t"])
-    left.hist(values, np.arange(0, max(4, values.max()) + 0.25, 0.25), color=BEFORE)
-    left.axvline(1.96, color=LOST, linestyle="--", linewidth=1.4, label="1.96: one in twenty lies beyond")
-    left.set(xlabel="difference of two halves, in standard errors", ylabel="divisions of one experiment's runs")
+    values = np.array(method["reach"])
+    left.hist(values, np.arange(0, max(2, values.max()) + 0.125, 0.125), color=BEFORE)
+    left.axvline(1, color=LOST, linestyle="--", linewidth=1.4, label="beyond: told apart")
+    left.set(
+        xlabel="difference of two halves, in half-widths of its interval", ylabel="divisions of one experiment's runs"
+    )
     left.legend(fontsize=8)
     points = 100 * np.array(method["effects"])
     for (words, by_seeds), colour in zip(method["power"].items(), (BEFORE, AFTER)):

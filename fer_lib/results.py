@@ -79,7 +79,7 @@ def describe_bench() -> str:
 def update_readme(text: str) -> str:
     """README.md with its summary and its tables made anew."""
     runs, statements = choose_runs(), [s for s in read_claims()[1] if s.claim != QUESTIONS]
-    ledger = tabulate_statements(statements, read_verdicts())[["", "it says", "verdict", "effect", "reported"]]
+    ledger = tabulate_statements(statements, read_verdicts())[["", "statement", "verdict", "effect", "reported"]]
     parts = {
         "summary": fill_in((REPORTS / "summary.md").read_text(encoding="utf-8"), REPORTS),
         "results": f"{format_markdown(tabulate_readme(runs))}\n\n{describe_times(runs)}",

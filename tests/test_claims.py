@@ -5,6 +5,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from fer_lib import claims
 from fer_lib.claims import QUESTIONS, VERDICTS, Quantity, Statement, read_claims, read_verdicts
@@ -37,6 +38,12 @@ NUMBERS, STATEMENTS = {s.number for s in read_claims()[1]}, read_claims()[1]
 )
 def test_the_verdict_follows_from_the_interval(expects, low, high, verdict):
     assert Statement("X.1", "X", "", ACCURACY, ("a1_baseline",), (), expects).judge(low, high) == verdict
+
+
+def test_an_effect_that_is_there_but_not_as_large_as_said_makes_it_false():
+    tenfold = Statement("X.1", "X", "", ACCURACY, ("a1_baseline",), (), "more", at_least=0.1)
+    assert tenfold.judge(0.03, 0.05) == "false" and tenfold.judge(0.12, 0.15) == "true"
+    assert tenfold.judge(0.05, 0.15) == "undecided"
 
 
 def test_both_reports_are_taken_apart_into_statements_that_can_be_judged():
@@ -122,8 +129,8 @@ def test_halves_of_one_experiment_are_compared_as_experiments_are():
     halves = claims.split_seeds(table)
     assert halves["experiment"].value_counts().to_dict() == {"a1_baseline": 3, "a2_batchnorm": 7}
     variance = (2 * np.var([1, 2, 3.5], ddof=1) + 3 * np.var([1, 2, 3, 4], ddof=1)) / 5
-    first = halves[halves["experiment"] == "a1_baseline"]["t"].abs().sort_values().tolist()
-    expected = sorted(abs(mean) / (variance * 1.5) ** 0.5 for mean in (1.75, 0.25, 2.0))
+    first = halves[halves["experiment"] == "a1_baseline"]["reach"].sort_values().tolist()
+    expected = sorted(abs(mean) / (variance * 1.5) ** 0.5 / stats.t.ppf(0.975, 5) for mean in (1.75, 0.25, 2.0))
     assert first == pytest.approx(expected)
 
 
