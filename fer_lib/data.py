@@ -113,7 +113,7 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
     """Load a data set, from the cache where its file was read before.
 
     data: "auto" takes the file that $FER_DATA names, else a FER2013 file in the
-    project's folder data/, else the drawn faces; "drawn" takes those in any case, "drawn-few" a quarter of them;
+    project's folder data/, else the drawn faces; "drawn" takes those in any case, "drawn-few" an eighth of them;
     anything else is the path of a file: icml_face_data.csv, fer2013.csv or train.csv,
     as it is, zipped, or in a tar.gz.
 

@@ -35,13 +35,13 @@ COUNTS = np.array(  # FER2013's counts of the seven classes in its three splits
         [491, 55, 528, 879, 594, 416, 626],
     ]
 )
-SCALES = {"drawn": 32, "drawn-few": 128}
+SCALES = {"drawn": 32, "drawn-few": 256}
 """One drawn face for so many of FER2013's; the few are for running everything on a slow machine."""
 LABEL_NOISE = 0.1
 
 
 def draw_dataset(name: str = "drawn", seed: int = 0) -> Dataset:
-    """Draw a data set of `SCALES`: some 1,100 faces in the three splits, or 270, the same for the same seed; of each
+    """Draw a data set of `SCALES`: some 1,100 faces in the three splits, or 140, the same for the same seed; of each
     class at least one in each split."""
     rng = np.random.default_rng(seed)
     counts = np.maximum(COUNTS // SCALES[name], 1)

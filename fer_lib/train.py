@@ -86,20 +86,21 @@ def choose_hardware() -> Hardware:
     float32 all are taken for such a CPU, so that what it computes can be seen on any.
     """
     plain, fast = (torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)
-    if os.environ.get("FER_PRECISION") == "float32":
-        return Hardware(torch.device("cpu"), f"{platform.machine()} CPU", *plain)
-    if torch.cuda.is_available():
+    plain_wanted = os.environ.get("FER_PRECISION") == "float32"
+    if not plain_wanted and torch.cuda.is_available():
         quick = torch.cuda.get_device_capability() >= (8, 0)
         torch.backends.cudnn.benchmark = True  # shapes are few
         return Hardware(torch.device("cuda"), torch.cuda.get_device_name(), *(fast if quick else plain))
-    if torch.backends.mps.is_available():
+    if not plain_wanted and torch.backends.mps.is_available():
         return Hardware(torch.device("mps"), f"Apple {platform.machine()} GPU", *plain)
-    with contextlib.suppress(OSError):
+    name = f"{platform.machine()} CPU"
+    with contextlib.suppress(OSError, TypeError):  # not Linux, or a CPU that does not say what it is
         text = Path("/proc/cpuinfo").read_text()
+        name = name_processor(text)
         for flag, words in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")):
-            if re.search(rf"^flags\b.*\b{flag}\b", text, re.M):
-                return Hardware(torch.device("cpu"), f"{name_processor(text)} with {words}", *fast)
-    return Hardware(torch.device("cpu"), f"{platform.machine()} CPU", *plain)
+            if not plain_wanted and re.search(rf"^flags\b.*\b{flag}\b", text, re.M):
+                return Hardware(torch.device("cpu"), f"{name} with {words}", *fast)
+    return Hardware(torch.device("cpu"), name, *plain)
 
 
 def name_processor(text: str) -> str:
