@@ -26,7 +26,7 @@ MOST_SEEDS = 100  # more are not worth saying
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is measured. column: of `tables.collect_results`; unit: "points", of shares 0-1, or "times", of natural
+    """What is measured. column: of `evaluate.collect_results`; unit: "points", of shares 0-1, or "times", of natural
     logarithms of a ratio; matters: the smallest effect that does, in the column's own unit; words: its name."""
 
     column: str
@@ -149,9 +149,8 @@ def _read_statement(claim: str, number: str, fields: dict, quantities: dict[str,
 class Evidence:
     """All runs of all experiments, as contrasts need them.
 
-    table: of `tables.collect_results`, further columns joined; right: {(split, experiment): bool (runs, N)}, which
-    images each run answers rightly, or nothing, where the labels are not at hand; trials: {experiment: of
-    `search.read_trials`}, for `sensitivity`."""
+    table: of `evaluate.collect_results`, further columns joined; right: {(split, experiment): bool (runs, N)}, which
+    images each run answers rightly, or nothing, where the labels are not at hand."""
 
     table: pd.DataFrame
     right: Mapping[tuple[str, str], np.ndarray]
@@ -232,7 +231,7 @@ def judge_statements(
 ) -> pd.DataFrame:
     """A row a statement: its effect, standard error, interval and verdict, the same effect on the test split, for an
     undecided one the smallest effect that would have been found, and how many seeds of each experiment would decide
-    it, if the effect is what was measured.
+    it, if the effect is what was measured. One confidence serves all, the questions of the dispute among them.
 
     sensitivity: {number: effect} of the statements about the searches, whose units are settings and not seeds."""
     effects = {}
@@ -322,16 +321,16 @@ def _divide(count: int, most: int = 50) -> list[np.ndarray]:
 
 
 def simulate_power(
-    table: pd.DataFrame, statement: Statement, effects: Sequence[float], seeds: int | None = None, rounds: int = 1000
+    table: pd.DataFrame, statement: Statement, effects: Sequence[float], seeds: int, rounds: int = 1000
 ) -> list[float]:
     """How often the interval of a statement's contrast leaves zero out, if it truly is so large: for each of `effects`.
 
-    The contrast is within one family. Runs are drawn from normal distributions with the variances seen, as many as are
-    on record or `seeds` of each experiment of the contrast, and judged by the procedure that judges the records."""
+    The contrast is within one family. Runs are drawn from normal distributions with the variances seen, `seeds` of
+    each experiment of the contrast and as many of the others as are on record, and judged as the records are."""
     rng, column, found = np.random.default_rng(0), statement.quantity.column, np.zeros(len(effects))
     scatters = Evidence(table, {}).find_scatters(statement.weights, column)
     counts = table["experiment"].value_counts()
-    sizes = {name: seeds if seeds and name in statement.weights else counts[name] for name in scatters}
+    sizes = {name: seeds if name in statement.weights else counts[name] for name in scatters}
     for _ in range(rounds):
         drawn = {name: rng.normal(0, scatters[name].variance ** 0.5, size) for name, size in sizes.items()}
         effect = estimate_contrast(statement.weights, drawn, moderate_variances(drawn))
@@ -340,10 +339,10 @@ def simulate_power(
 
 
 def try_method(table: pd.DataFrame) -> dict:
-    """What `split_seeds` and `simulate_power` find, as plain values of JSON. table: of `tables.collect_results`.
+    """What `split_seeds` and `simulate_power` find, as plain values of JSON. table: of `evaluate.collect_results`.
 
     The power is that of the steps A4 to A5 and B2 to B3, one experiment against one, for effects from none to four
-    points: with the runs on record, and with ten of each."""
+    points: with three runs of each, and with ten."""
     halves, effects, power = split_seeds(table), [0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04], {}
     quantity = Quantity("validation_accuracy", "points", 0.01, "validation accuracy")
     for after, before in (("a5_deeper_head", "a4_wider"), ("b3_three_layer_resnet", "b2_three_layer_batchnorm")):
@@ -366,7 +365,7 @@ def try_method(table: pd.DataFrame) -> dict:
 
 def read_verdicts() -> pd.DataFrame:
     """What `make results` found: the rows of `judge_statements` by the statements' numbers."""
-    return pd.read_csv(REPORTS / "verdicts.csv", keep_default_na=True).set_index("statement")
+    return pd.read_csv(REPORTS / "verdicts.csv").set_index("statement")
 
 
 def read_method() -> dict:
@@ -376,7 +375,7 @@ def read_method() -> dict:
 
 def tabulate_statements(statements: Sequence[Statement], verdicts: pd.DataFrame) -> pd.DataFrame:
     """A row a statement, as text: verdict, effect with its interval on validation and on the test split, what the
-    report gives, and how an undecided one would be decided."""
+    report gives, and the smallest effect that matters."""
     return pd.DataFrame([_tabulate_statement(statement, verdicts.loc[statement.number]) for statement in statements])
 
 
@@ -405,7 +404,7 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
     """What would decide an undecided statement, in a sentence."""
     if statement.quantity is None or pd.isna(verdict["effect"]):
         return f"{statement.number}: {verdict['lacks']}."
-    words = f"an effect of {statement.quantity.format(verdict['detectable']).lstrip('+')} would have been found"
+    words = f"an effect of {statement.quantity.format(verdict['detectable'], sign=False)} would have been found"
     if pd.isna(verdict["seeds_needed"]):
         return (
             f"{statement.number}: {words}; if it is what was measured, no number of seeds decides it on these images."

@@ -151,7 +151,7 @@ def choose_runs(at_least: int = 3, data: str = "fer2013") -> list[Run]:
 
 def choose_groups(names: Iterable[str], data: str = "fer2013") -> dict[str, list[Run]]:
     """The published runs on this data of each of these experiments, in this order; one that has none is left out."""
-    runs = read_published_runs(data)
+    runs = read_published_runs(data, names := list(names))
     groups = {name: [run for run in runs if run.experiment.name == name] for name in names}
     return {name: group for name, group in groups.items() if group}
 

@@ -131,9 +131,9 @@ class Records:
         columns |= {} if asked else {"reported": 9, "matters": 8}
         return _format_table(claims.tabulate_statements(self.list_own(asked), self.verdicts), columns)
 
-    def confidence(self, asked: bool = False) -> str:
-        """Of the intervals of the reports' statements, or of the questions: "96.8%"."""
-        return f"{self.verdicts.loc[self.list_own(asked)[0].number, 'confidence']:.1%}"
+    def confidence(self) -> str:
+        """Of the statements' intervals: "96.8%"."""
+        return f"{self.verdicts['confidence'].iloc[0]:.1%}"
 
     def show_networks(self) -> str:
         """The reports' networks in a table: what each is made of, parameters, work of an image."""

@@ -69,3 +69,25 @@ def fer2013(tmp_path_factory):
 def brief():
     """A1, of two epochs."""
     return replace(EXPERIMENTS["a1_baseline"], epochs=2)
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Train a run, and interrupt it as soon as it has trained so many epochs, before the last of them is kept."""
+    from fer_lib import train
+
+    def run(experiment, dataset, epochs):
+        predict, calls = train.predict_logits, []
+
+        def stop(*args):
+            calls.append(args)
+            if len(calls) == epochs:
+                raise KeyboardInterrupt
+            return predict(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "predict_logits", stop)
+            with pytest.raises(KeyboardInterrupt):
+                train.train_run(experiment, dataset, seed=0)
+
+    return run

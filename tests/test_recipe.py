@@ -203,22 +203,11 @@ def test_the_moving_average_is_what_is_judged_and_kept(strong, small, monkeypatc
     assert measure_distance(expected) < 0.1 * measure_distance(last)
 
 
-def test_a_run_with_everything_resumes_with_the_very_numbers(strong, small, monkeypatch, own_folders):
+def test_a_run_with_everything_resumes_with_the_very_numbers(strong, small, monkeypatch, own_folders, interrupt):
     strong = replace(strong, epochs=4)
     whole = train.train_run(strong, small, seed=0)
     monkeypatch.setenv("FER_RUNS", str(own_folders / "again"))
-    judge, calls = train.predict_logits, []
-
-    def stop_in_the_third_epoch(*args):
-        calls.append(args)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return judge(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "predict_logits", stop_in_the_third_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            train.train_run(strong, small, seed=0)
+    interrupt(strong, small, epochs=3)
     resumed = train.train_run(strong, small, seed=0)
     for name, logits in whole.logits.items():
         np.testing.assert_array_equal(resumed.logits[name], logits)

@@ -165,7 +165,9 @@ def test_votes_are_what_the_network_is_to_answer(small, monkeypatch):
     np.testing.assert_array_equal(targets[3], np.eye(7)[small.train.labels[3]])
 
 
-def test_a_resumed_run_asks_its_teachers_again_and_ends_with_the_same_numbers(brief, small, monkeypatch, own_folders):
+def test_a_resumed_run_asks_its_teachers_again_and_ends_with_the_same_numbers(
+    brief, small, monkeypatch, own_folders, interrupt
+):
     taught = replace(
         brief, epochs=5, patience=5, teachers=("a2_batchnorm",), recipe=Recipe(teaching=0.8, draws=2),
         augmentation=Augmentation(flip=0.5, window=40), model="StrongCNN", options=(("widths", (8,)), ("blocks", (1,))),
@@ -176,18 +178,7 @@ def test_a_resumed_run_asks_its_teachers_again_and_ends_with_the_same_numbers(br
     whole = train_run(taught, small, seed=0)
     shutil.copytree(teacher, own_folders / "again" / "a2_batchnorm" / teacher.name)
     monkeypatch.setenv("FER_RUNS", str(own_folders / "again"))
-    predict, calls = train.predict_logits, []
-
-    def stop_in_the_fourth_epoch(*args):
-        calls.append(args)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return predict(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "predict_logits", stop_in_the_fourth_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            train_run(taught, small, seed=0)
+    interrupt(taught, small, epochs=4)
     resumed = train_run(taught, small, seed=0)
     for name, logits in whole.logits.items():
         np.testing.assert_array_equal(resumed.logits[name], logits)
