@@ -22,6 +22,7 @@ from fer_lib.statistics import Effect, Scatter, choose_confidence, estimate_cont
 REPORTS = PROJECT / "reports"
 VERDICTS = ("true", "false", "too small to matter", "undecided")
 MOST_SEEDS = 100  # more are not worth saying
+SETTINGS = "learning_rate_range"  # the quantity whose units are settings of a search, and not runs
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def estimate_sensitivity(statement: Statement) -> Effect:
 def judge_claims(runs: list[Run], labels: Mapping[str, np.ndarray], gradients: pd.DataFrame) -> pd.DataFrame:
     """The rows of reports/verdicts.csv. Arguments as of `collect_evidence`, of all published runs."""
     _, statements = read_claims()
-    searched = [s for s in statements if s.quantity is not None and s.quantity.column == "learning_rate_range"]
+    searched = [s for s in statements if s.quantity is not None and s.quantity.column == SETTINGS]
     sensitivity = {statement.number: estimate_sensitivity(statement) for statement in searched}
     return judge_statements(statements, collect_evidence(runs, labels, gradients), sensitivity)
 
@@ -266,7 +267,8 @@ def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidenc
     row["runs"] = int(sum(counts.get(name, 0) for name in statement.weights))
     if row["verdict"] == "undecided":
         row["detectable"] = _find_detectable(effect, confidence)
-        row["seeds_needed"] = _count_seeds_needed(statement, effect, counts, confidence)
+        if statement.quantity.column != SETTINGS:
+            row["seeds_needed"] = _count_seeds_needed(statement, effect, counts, confidence)
     if statement.quantity.column == "validation_accuracy":
         test = evidence.estimate(statement.weights, "test_accuracy")
         low, high = test.find_interval(confidence)
@@ -405,6 +407,8 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
     if statement.quantity is None or pd.isna(verdict["effect"]):
         return f"{statement.number}: {verdict['lacks']}."
     words = f"an effect of {statement.quantity.format(verdict['detectable'], sign=False)} would have been found"
+    if statement.quantity.column == SETTINGS:
+        return f"{statement.number}: {words}; more settings of the searches would have to decide it, seeds cannot."
     if pd.isna(verdict["seeds_needed"]):
         return (
             f"{statement.number}: {words}; if it is what was measured, no number of seeds decides it on these images."
