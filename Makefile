@@ -15,7 +15,7 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
-SNAKEMAKE = python -m fer_lib.workflow --rerun-triggers mtime params --show-failed-logs --cores $(CORES)
+SNAKEMAKE = python -m fer_lib.extras.workflow --rerun-triggers mtime params --show-failed-logs --cores $(CORES)
 
 .PHONY: report site full search publish results bench test crash lock
 
@@ -34,7 +34,7 @@ publish results: .venv/ready
 	@$(SNAKEMAKE) $@ --force
 
 bench: .venv/ready
-	@python -m fer_lib.bench
+	@python -m fer_lib.extras.bench
 
 test: .venv/ready
 	@ruff check -q . && ruff format -q --check .

@@ -13,7 +13,7 @@ import yaml
 
 from fer_lib.data import find_data
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.search import list_families, name_trial, read_grid
+from fer_lib.extras.search import list_families, name_trial, read_grid
 
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 QUICK = find_data() is None  # no FER2013: a profile on the drawn faces
@@ -53,7 +53,7 @@ rule paper:
         "reports/paper/index.md",
         "reports/model_card.md",
     shell:
-        "echo 'typesetting reports/report.pdf' && python -m fer_lib.paper"
+        "echo 'typesetting reports/report.pdf' && python -m fer_lib.report.paper"
 
 
 def choose_parameters(wildcards):
@@ -104,7 +104,7 @@ rule trial:
     params:
         trial=lambda wildcards: " ".join(f"--{pair}" for pair in wildcards.trial.split(",")),
     shell:
-        "OMP_NUM_THREADS={threads} python -m fer_lib.search {wildcards.family} {params.trial}"
+        "OMP_NUM_THREADS={threads} python -m fer_lib.extras.search {wildcards.family} {params.trial}"
 
 
 rule search:
@@ -124,7 +124,7 @@ rule results:
     output:
         "reports/results.csv",
     shell:
-        "python -m fer_lib.results && python -m fer_lib.paper"
+        "python -m fer_lib.report.publish && python -m fer_lib.report.paper"
 
 
 rule publish:

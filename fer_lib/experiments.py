@@ -1,149 +1,34 @@
 """One frozen entry for every row of the two reports, of the test of their dispute and of the way to the strong
 model: a model, a treatment of the data, hyperparameters."""
 
-import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-
-from torch import nn
+from dataclasses import replace
 
 from fer_lib.augment import Augmentation
-from fer_lib.data import SIDE
-from fer_lib.models import MODELS
+from fer_lib.experiment import Experiment
 from fer_lib.preprocess import EVEN
-from fer_lib.recipe import VIEWS, Recipe
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What a run is made of, save for its seed and its data.
-
-    name: the step first; report: "A", "B", "D" for the dispute over flips, "S" for the strong model, "C" for the
-    reports' steps in a training that converges, "R" for what may explain report A's regime, "V" for FER+'s votes;
-    step: as in the report;
-    title: a few words for tables and figures; reported: the report's accuracy in training and
-    on validation, 0-1, where it gives them; model: a name in `MODELS`;
-    options: what the model is built with, as pairs of name and value;
-    scale: divide the pixels by 255; balance: bring every class of the training split up to the largest one's size,
-    or, with upsampling, to so many times that size;
-    augmentation: of the training images, drawn anew whenever one is seen;
-    epochs: at most; patience: stop after so many epochs without a better validation
-    accuracy; batch_size: images; learning_rate: of the optimizer, at its highest; recipe: how the weights are
-    found with it; views: further views of each image, in `recipe.VIEWS`, under which the trained network is judged too;
-    teachers: experiments whose trained networks, those on record with their weights, are learnt from beside the labels;
-    votes: learn the shares of FER+'s votes in place of FER2013's labels. It is other annotation: such a network is
-    compared with none that never saw it, nor joined with any.
-
-    Raises ValueError, naming the field, for a value that cannot be trained with.
-    """
-
-    name: str
-    report: str
-    step: str
-    title: str
-    reported: tuple[float, float] | None
-    model: str
-    options: tuple[tuple[str, object], ...] = ()
-    scale: bool = True
-    balance: bool = False
-    upsampling: tuple[float, ...] = EVEN
-    augmentation: Augmentation = Augmentation()
-    epochs: int = 30
-    patience: int = 5
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    recipe: Recipe = Recipe()
-    views: tuple[str, ...] = ()
-    teachers: tuple[str, ...] = ()
-    votes: bool = False
-
-    def __post_init__(self):
-        if self.model not in MODELS:
-            raise ValueError(f"model: no {self.model!r}; there are {', '.join(MODELS)}")
-        for field, least in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{field}: {value!r}, expected a whole number of at least {least}")
-        rate = self.learning_rate
-        if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 < rate < float("inf"):
-            raise ValueError(f"learning_rate: {rate!r}, expected a number above 0")
-        if self.augmentation.changes_light and not self.scale:
-            raise ValueError("scale: shift, light and erasing are of pixels scaled to 0-1")
-        if unknown := set(self.views) - set(VIEWS):
-            raise ValueError(f"views: no {', '.join(sorted(unknown))}; there are {', '.join(VIEWS)}")
-
-    def build_model(self) -> nn.Module:
-        """The network, with fresh weights from the default generator."""
-        return MODELS[self.model](**dict(self.options))
-
-    @property
-    def label(self) -> str:
-        """Its step; of one of the dispute, whose steps no report has, its title, which names the step it varies."""
-        return self.title if self.report == "D" else self.step
-
-    @property
-    def family(self) -> str:
-        """Experiments of one family can be taken to scatter about alike over seeds: a report's steps and the dispute's
-        runs of its network, the way to the strong model, and so on."""
-        if self.report == "D":
-            return self.name[1].upper()
-        return self.step[:2] if self.report == "C" else self.report
-
-    @property
-    def side(self) -> int:
-        """Side in pixels of what of each image its network is shown."""
-        return self.augmentation.window or SIDE
-
-    @property
-    def config(self) -> dict:
-        """All that can change a result, as plain values of JSON; the words that only describe are left out."""
-        described = ("name", "report", "step", "title", "reported")
-        config = {key: value for key, value in asdict(self).items() if key not in described}
-        return json.loads(json.dumps(config | {"options": dict(self.options)}))
-
-    @property
-    def digest(self) -> str:
-        """Eight hex digits that differ where `config` differs; a new field at its default leaves them as they were."""
-        chosen = _list_changes(self.config, self._defaults())
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
-
-    def matches(self, config: dict) -> bool:
-        """Whether a recorded config is this one. A field that did not exist when the record was
-        written counts as its default, which must therefore mean "as before"."""
-        return _fill(config, self._defaults()) == self.config
-
-    def has_network(self, config: dict) -> bool:
-        """Whether a recorded config, however it was trained, is of this very network."""
-        return all(config[key] == self.config[key] for key in ("model", "options"))
-
-    def _defaults(self) -> dict:
-        return Experiment(self.name, self.report, self.step, self.title, self.reported, self.model).config | {
-            "model": ""
-        }
-
-
-def _list_changes(config: dict, defaults: dict) -> dict:
-    """What of a config is not at its default, in the groups too."""
-    changes = {key: value for key, value in config.items() if value != defaults.get(key)}
-    return {
-        key: _list_changes(value, defaults[key]) if isinstance(value, dict) else value for key, value in changes.items()
-    }
-
-
-def _fill(config: dict, defaults: dict) -> dict:
-    """A config with the defaults for what it lacks, in the groups too."""
-    groups = {key: _fill(config.get(key, {}), value) for key, value in defaults.items() if isinstance(value, dict)}
-    return defaults | config | groups
-
 
 DROPOUT = (("conv_dropout", 0.25), ("head_dropout", 0.5))  # customary; report A gives no rates
+
+
 WIDER = ("filters", (32, 64, 128, 256))
+
+
 DEEPER = ("head", (512, 256, 128))
+
+
 LARGER = (("filters", (64, 128, 256, 512)), ("head", (1024, 512, 256)))  # report A gives no figure
+
+
 DEEPEST = (("blocks", (1, 1, 1, 2)), ("head", (1024, 512, 256, 128)))  # a block is two convolutions
+
+
 BEST = ("ImprovedModel", WIDER, DEEPER, *DROPOUT)  # the report's
+
+
 HALF_AGAIN = (1.42, 1.31, 1.5, 1.0, 1.33, 1.03, 1.35)  # from A5's first run by `preprocess.calc_upsampling_factors`
+
+
 TWICE = (1.84, 1.63, 2.0, 1.0, 1.67, 1.06, 1.71)
 
 
@@ -152,7 +37,11 @@ def _report_a(name, step, title, reported, model, *options, balance=True, scale=
 
 
 REPORT_B = Augmentation(flip=0.5, rotation=10, crop_padding=4)  # report B gives neither angle nor padding
+
+
 TWO, THREE, FIVE = ((("kernels", filters),) for filters in ((32, 64), (32, 64, 128), (32, 64, 128, 128, 128)))
+
+
 NORM, BLOCK = ("batch_norm", True), ("residual", True)
 
 
@@ -170,6 +59,7 @@ TREATMENTS = {
     "shift": Augmentation(shift=10),
     "all": REPORT_B,
 }
+
 """The treatments of the images that the reports disagree on: report B's one by one and together, report A's shift."""
 
 
@@ -268,9 +158,15 @@ _REPORTS = _by_name(
     )
 )
 
+
 NARROW = {"widths": (32, 64, 128), "blocks": (1, 1, 1)}  # a core climbs with it in hours, not days
+
+
 WIDE = {"widths": (64, 128, 256), "blocks": (2, 2, 2)}
+
+
 VIEWED = ("flip", "ten_crops")
+
 
 _LADDER = _climb(
     Experiment("s0", "S", "S0", "", None, "StrongCNN", augmentation=REPORT_B),
@@ -280,7 +176,11 @@ _LADDER = _climb(
     ("s4_label_smoothing", "Label smoothing", dict(recipe=dict(label_smoothing=0.1))),
     ("s5_averaging", "Moving average", dict(recipe=dict(averaging=0.999), views=VIEWED)),
 )
+
+
 _TOP = _LADDER[-1]
+
+
 _ADDITIONS = (
     ("s6_zoom", "Zoom", dict(augmentation=dict(zoom=0.2))),
     ("s7_light", "Light", dict(augmentation=dict(light=0.3))),
@@ -290,18 +190,31 @@ _ADDITIONS = (
     ("s11_stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
     ("s12_small_first", "Small images first", dict(recipe=dict(small_share=0.5))),
 )
+
 """What a network may be too small, or its training too short, to gain by: each is tried alone on top of S5."""
 
+
 _LONGER = _alter(_TOP, "s13_longer", "Twice as long", dict(epochs=80, patience=80))
+
+
 _TAUGHT = _alter(_TOP, "s16_distilled", "Taught by S14", dict(teachers=("s14_wider",)))
+
+
 _MOMENTUM = _alter(
     _TOP, "s17_momentum", "Momentum", dict(learning_rate=0.1, recipe=dict(optimizer="sgd", weight_decay=5e-4))
 )
+
+
 _WIDER = _alter(_TOP, "s14_wider", "Six times the work", dict(options=WIDE))
+
+
 _KINDS = ("s6_zoom", "s7_light", "s8_erasing", "s12_small_first")
+
 """What the large network, which learns most of its images by heart, is given besides: more kinds of images, and small
 ones first, which pay for the epochs that this asks for. The other additions cost time or, as mixup, soften the labels,
 which label smoothing does already."""
+
+
 _VARIED = _alter(
     _climb(_WIDER, *(addition for addition in _ADDITIONS if addition[0] in _KINDS))[-1],
     "s15_more_varied",
@@ -324,22 +237,35 @@ _FULL_SIZE = _alter(
         patience=120,
     ),
 )
+
 """Several changes at once: on a GPU each epoch takes seconds, and the way there was tried on validation."""
+
+
 _PLAIN = replace(_FULL_SIZE, name="s19_plain", step="S19", title="No shortcuts", model="PlainCNN", options=())
+
+
 _LEARNT = _alter(
     replace(_FULL_SIZE, teachers=("s18_full_size", "s19_plain")),
     "s20_taught",
     "Taught by S18 and S19",
     dict(recipe=dict(teaching=0.8, draws=20), epochs=100, patience=100),
 )
+
+
 _UNLABELLED = _alter(_LEARNT, "s21_taught_alone", "Taught, labels unseen", dict(recipe=dict(teaching=1.0)))
+
+
 _SHARPNESS = _alter(_TOP, "s22_sharpness", "Sharpness-aware", dict(recipe=dict(sharpness=0.05)))
+
+
 _TINY = _alter(
     replace(_TOP, teachers=("s18_full_size", "s20_taught"), augmentation=_LEARNT.augmentation),
     "s23_tiny_taught",
     "S5 taught by S18 and S20",
     dict(recipe=dict(teaching=0.8, draws=20)),
 )
+
+
 _VOTED = replace(_TOP, name="v1_votes", report="V", step="V1", title="S5 on FER+'s votes", votes=True)
 
 
@@ -369,13 +295,19 @@ def _regime(name: str, basis: str, words: str, **changes) -> Experiment:
 
 
 _MORE = dict(options=dict(conv_dropout=0.4, head_dropout=0.6))
+
+
 _REGIME = (
     _regime("r1_a3_more_dropout", "a3_dropout", "more dropout", **_MORE),
     _regime("r2_a3_slower", "a3_dropout", "learning rate 0.0002", learning_rate=2e-4),
     _regime("r3_a5_more_dropout", "a5_deeper_head", "more dropout", **_MORE),
     _regime("r4_a5_slower", "a5_deeper_head", "learning rate 0.0002", learning_rate=2e-4),
 )
+
+
 _DISPUTE_A = _dispute("da", _REPORTS["a5_deeper_head"], "plain", "all")
+
+
 _DISPUTE_B = _dispute("db", _REPORTS["b3_three_layer_resnet"])
 
 
@@ -404,6 +336,7 @@ EXPERIMENTS = _by_name(
         *map(_converge, _REPORTS.values()),
     )
 )
+
 """Every experiment by name: the reports' in their order, the dispute's, the way to the strong model, FER+'s votes,
 and the reports' again: what may explain report A's regime, and every step in a training that converges."""
 

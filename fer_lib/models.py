@@ -9,10 +9,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lib.data import EMOTIONS, SIDE
-from fer_lib.layers import Conv2d, Dropout, MaxPool2d, Sequential
 
 
-class BaselineModel(Sequential):
+class BaselineModel(nn.Sequential):
     """Report A, step A1: three convolutions of 32, 64 and 128 filters, each followed by 2x2
     max pooling and then ReLU, and a head of 128.
 
@@ -31,7 +30,7 @@ class BaselineModel(Sequential):
         )
 
 
-class ImprovedModel(Sequential):
+class ImprovedModel(nn.Sequential):
     """Report A, steps A2 to A5: the baseline with batch norm (Ioffe and Szegedy 2015), then with
     dropout (Srivastava et al. 2014) too, then with more filters, then with a deeper head.
 
@@ -57,7 +56,7 @@ class ImprovedModel(Sequential):
         super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout))
 
 
-class GigaModel(Sequential):
+class GigaModel(nn.Sequential):
     """Report A, steps A6 and A7: residual blocks (He et al. 2016, doi:10.1109/CVPR.2016.90) after
     each convolution of A5, then two more convolutions and one more layer in the head.
 
@@ -94,10 +93,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.skip = skip
         self.layers = nn.Sequential(
-            Conv2d(filters, filters),
+            _conv(filters, filters),
             nn.BatchNorm2d(filters),
             nn.ReLU(),
-            Conv2d(filters, filters),
+            _conv(filters, filters),
             nn.BatchNorm2d(filters),
         )
         if squeeze_excitation or skip_rate:
@@ -191,7 +190,7 @@ class AttentionCNN(nn.Module):
         return weights.mean(1).unflatten(1, (side, side))
 
 
-class StrongCNN(Sequential):
+class StrongCNN(nn.Sequential):
     """The strong model: stages of a convolution with pooling and residual blocks (He et al. 2016), each at half
     the former's resolution, then the mean over the places (Lin et al. 2014, arXiv:1312.4400) and the logits.
 
@@ -218,7 +217,7 @@ class StrongCNN(Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, len(EMOTIONS)))
 
 
-class PlainCNN(Sequential):
+class PlainCNN(nn.Sequential):
     """A strong model without shortcuts (after Simonyan and Zisserman 2015, arXiv:1409.1556): stages of two
     convolutions with batch norm, pooling between them, then the mean over the places and the logits.
 
@@ -228,7 +227,7 @@ class PlainCNN(Sequential):
     def __init__(self, widths: tuple[int, ...] = (64, 128, 256, 512)):
         layers, inputs = [], 1
         for outputs in widths:
-            layers += [MaxPool2d()] * bool(layers)
+            layers += [nn.MaxPool2d(2)] * bool(layers)
             layers += _conv_norm_relu(inputs, outputs, pool=False) + _conv_norm_relu(outputs, outputs, pool=False)
             inputs = outputs
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, len(EMOTIONS)))
@@ -237,14 +236,14 @@ class PlainCNN(Sequential):
 POOLINGS = 3  # more would leave report B's deeper networks a map of a single place
 
 
-def _make_features(kernels: tuple[int, ...], batch_norm: bool, residual: bool) -> Sequential:
+def _make_features(kernels: tuple[int, ...], batch_norm: bool, residual: bool) -> nn.Sequential:
     """Convolutions with ReLU, the first three with pooling, and a residual block where asked for."""
     layers, inputs = [], 1
     for place, outputs in enumerate(kernels):
-        layers += [Conv2d(inputs, outputs)] + [MaxPool2d()] * (place < POOLINGS)
+        layers += [_conv(inputs, outputs)] + [nn.MaxPool2d(2)] * (place < POOLINGS)
         layers += [nn.BatchNorm2d(outputs)] * batch_norm + [nn.ReLU()]
         inputs = outputs
-    return Sequential(*layers, *([ResidualBlock(inputs)] if residual else []))
+    return nn.Sequential(*layers, *([ResidualBlock(inputs)] if residual else []))
 
 
 def _as_sequence(features: torch.Tensor) -> torch.Tensor:
@@ -252,8 +251,13 @@ def _as_sequence(features: torch.Tensor) -> torch.Tensor:
     return features.flatten(2).transpose(1, 2)
 
 
+def _conv(inputs: int, filters: int) -> nn.Conv2d:
+    """3x3, with padding, so that the map stays as large."""
+    return nn.Conv2d(inputs, filters, 3, padding=1)
+
+
 def _conv_norm_relu(inputs: int, filters: int, pool: bool = True) -> list[nn.Module]:
-    return [Conv2d(inputs, filters), *[MaxPool2d()] * pool, nn.BatchNorm2d(filters), nn.ReLU()]
+    return [_conv(inputs, filters), *[nn.MaxPool2d(2)] * pool, nn.BatchNorm2d(filters), nn.ReLU()]
 
 
 def _make_head(filters: int, poolings: int, widths: tuple[int, ...], dropout: float) -> list[nn.Module]:
@@ -267,11 +271,11 @@ def _make_head(filters: int, poolings: int, widths: tuple[int, ...], dropout: fl
 
 
 def _dropout(probability: float) -> list[nn.Module]:
-    return [Dropout(probability)] if probability else []
+    return [nn.Dropout(probability)] if probability else []
 
 
 def _conv_pool_relu(inputs: int, filters: int) -> list[nn.Module]:
-    return [Conv2d(inputs, filters), MaxPool2d(), nn.ReLU()]
+    return [_conv(inputs, filters), nn.MaxPool2d(2), nn.ReLU()]
 
 
 MODELS = {

@@ -12,10 +12,11 @@ from IPython.display import Markdown, display
 
 from fer_lib import __version__
 from fer_lib.claims import describe_undecided, read_claims, read_verdicts, tabulate_statements
+from fer_lib.costs import measure_cost
 from fer_lib.data import Dataset
-from fer_lib.evaluate import format_markdown, measure_cost
+from fer_lib.evaluate import format_markdown
 from fer_lib.experiments import EXPERIMENTS, find_experiment
-from fer_lib.plots import set_style
+from fer_lib.plots.style import set_style
 from fer_lib.record import Run
 from fer_lib.track import MODES
 from fer_lib.train import check_seeds

@@ -11,15 +11,10 @@ logits are first read; against the labels, from which the accuracies follow, whe
 that is at hand; the weights when they are loaded. The first records have no digests: the rest holds for them.
 """
 
-import contextlib
-import hashlib
 import io
-import json
-import math
 import os
 import shutil
 import warnings
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,50 +23,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fer_lib.data import PROJECT, Dataset
-from fer_lib.experiments import EXPERIMENTS, Experiment
-from fer_lib.metrics import calc_accuracy
+from fer_lib.experiment import Experiment
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.storage import (
+    RecordError,
+    calc_digest,
+    read_bytes,
+    read_json,
+    tell_failed_writes,
+    work_folder,
+    write_arrays,
+    write_json,
+)
+from fer_lib.verify import check_accuracies, check_logits, find_fault, read_history
 
 WEIGHTS = "weights.safetensors"  # of a network at its best epoch, in its run's folder
+
+
 LOGIT_STEP = 1 / 32  # finer ones make larger records; this one changes no network's accuracy
-TIES = 3  # images by which an accuracy may differ from that of the logits: the first records rounded ties away
-RESULTS = (
-    "best_epoch", "epochs", "parameters", "train_accuracy", "train_accuracy_clean", "validation_accuracy",
-    "validation_loss", "validation_macro_f1", "test_accuracy", "test_macro_f1", "last_train_accuracy",
-    "last_train_accuracy_clean", "last_validation_accuracy",
-)  # fmt: skip
-"""What the results of every run hold; see `train.train_run`."""
-
-
-REMEDY = "git restore brings a published record back, and retrain (--retrain) makes a new one"
-CHANGED = "not what was recorded, changed or damaged since"
-
-
-class RecordError(RuntimeError):
-    """A record or checkpoint cannot be trusted; the message says which file, what is wrong, and what to do."""
-
-    def __init__(self, path: Path, fault: str, remedy: str = REMEDY):
-        super().__init__(f"{path}: {' '.join(fault.split())}; {remedy}")
-
-
-class StorageError(RuntimeError):
-    """A folder cannot be written to; the message says which, why, and what to do."""
-
-
-@contextlib.contextmanager
-def tell_failed_writes(folder: Path):
-    """Raise StorageError, one line, for whatever the system refuses in the body: a full disk, a read-only folder."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot write to {folder} ({error.strerror or error}); mend that, and the same command goes on from the "
-            "last finished epoch"
-        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +73,13 @@ class Run:
         "validation_flip" and so on, where the experiment has further views. As `round_logits` leaves them."""
         path = self.folder / "predictions.npz"
         try:
-            with np.load(io.BytesIO(_read_bytes(path)), allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(read_bytes(path)), allow_pickle=False) as arrays:
                 logits = {name.removesuffix("_logits"): arrays[name] for name in arrays.files}
         except RecordError:
             raise
         except Exception as error:  # a damaged archive makes zipfile and numpy raise almost anything
             raise RecordError(path, f"damaged or cut short ({error})") from error
-        _check_logits(path, logits, self.experiment, self.results)
+        check_logits(path, logits, self.experiment, self.results)
         return logits
 
 
@@ -132,7 +105,7 @@ def read_run(experiment: Experiment, dataset: Dataset, seed: int) -> Run | None:
     if record["data"]["fingerprint"] != dataset.fingerprint or not experiment.matches(record["config"]):
         return None
     run = _open_run(folder, experiment, record)
-    _check_accuracies(run, dataset)
+    check_accuracies(run.folder, run.results, run.logits, dataset)
     return run
 
 
@@ -184,8 +157,8 @@ def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
 
 def _open_run(folder: Path, experiment: Experiment, record: dict) -> Run:
     files = record.get("files", {})
-    history = _read_history(folder / "history.csv", record["results"], files.get("history.csv"))
-    _read_bytes(folder / "predictions.npz", files.get("predictions.npz"))
+    history = read_history(folder / "history.csv", record["results"], files.get("history.csv"))
+    read_bytes(folder / "predictions.npz", files.get("predictions.npz"))
     return Run(
         folder,
         experiment,
@@ -198,152 +171,13 @@ def _open_run(folder: Path, experiment: Experiment, record: dict) -> Run:
     )
 
 
-# --- what a record is checked by --------------------------------------------------------
-
-
-def calc_digest(content: bytes) -> str:
-    """32 hex digits that differ where the content does."""
-    return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _read_bytes(path: Path, digest: str | None = None, remedy: str = REMEDY) -> bytes:
-    """A file of a record, checked by its digest if it has one."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise RecordError(path, "missing from its record", remedy) from None
-    except OSError as error:
-        raise RecordError(path, f"cannot be read ({error.strerror})", remedy) from error
-    if digest is not None and calc_digest(content) != digest:
-        raise RecordError(path, CHANGED, remedy)
-    return content
-
-
-def write_json(path: Path, record: dict) -> None:
-    """Write a record with a digest of itself, for `read_json`. Raises ValueError for a number that is not finite."""
-    path.write_text(json.dumps(record | {"digest": _digest_json(record)}, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path, remedy: str = REMEDY) -> dict:
-    """A record that `write_json` wrote, or one of before there were digests. Raises RecordError if it is damaged."""
-
-    def refuse(constant: str):
-        raise ValueError(f"{constant} is no number")
-
-    try:
-        record = json.loads(_read_bytes(path, remedy=remedy), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(path, f"damaged or cut short ({error})", remedy) from error
-    if not isinstance(record, dict) or ("digest" in record and record["digest"] != _digest_json(record)):
-        raise RecordError(path, CHANGED, remedy)
-    return record
-
-
-def _digest_json(record: dict) -> str:
-    content = {key: value for key, value in record.items() if key != "digest"}
-    return calc_digest(json.dumps(content, sort_keys=True).encode())
-
-
 def _read_record(folder: Path) -> dict:
     """The run.json of a folder, which holds what every part of the project reads from it."""
     path = folder / "run.json"
     record = read_json(path)
-    if fault := _find_fault(record, folder):
+    if fault := find_fault(record, folder):
         raise RecordError(path, fault)
     return record
-
-
-def _find_fault(record: dict, folder: Path) -> str | None:
-    """What is wrong with the content of a run.json, or None."""
-    kinds = {"experiment": str, "seed": int, "data": dict, "config": dict, "results": dict, "environment": dict}
-    for name, kind in kinds.items():
-        if type(record.get(name)) is not kind:
-            return f"without {name}, or it is of the wrong kind"
-    data, results = record["data"], record["results"]
-    if ("files" in record) != ("digest" in record):
-        return "without its digest, or those of its files"
-    if not all(isinstance(data.get(name), str) for name in ("name", "fingerprint")):
-        return "without the data's name or fingerprint"
-    named = f"{folder.parent.name}/{folder.name}-"  # a config that is not the published one adds its digest
-    if not named.startswith(f"{record['experiment']}/{data['name']}-seed{record['seed']}-"):
-        return f"of {record['experiment']} on {data['name']} with seed {record['seed']}, which its folder is not"
-    if missing := [name for name in RESULTS if name not in results]:
-        return f"without the results {', '.join(missing)}"
-    for name, value in results.items():
-        if type(value) not in (int, float) or not math.isfinite(value):
-            return f"{name} is {value!r}, expected a number"
-        if ("accuracy" in name or "macro_f1" in name) and not 0 <= value <= 1:
-            return f"{name} is {value!r}, expected a share from 0 to 1"
-    seconds = record["environment"].get("seconds")
-    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
-        return f"environment: seconds is {seconds!r}, expected a number"
-    return None
-
-
-def _read_history(path: Path, results: dict, digest: str | None) -> pd.DataFrame:
-    """The history, which must agree with the results."""
-    content = _read_bytes(path, digest)
-    if not content.endswith(b"\n"):
-        raise RecordError(path, "cut short, its last line has no end")
-    try:
-        history = pd.read_csv(io.BytesIO(content))
-        finite = bool(np.isfinite(history.to_numpy(float)).all())
-        epochs = history["epoch"].tolist()
-        best, last = history.iloc[results["best_epoch"] - 1], history.iloc[-1]
-        told = {
-            "train_accuracy": best["train_accuracy"],
-            "validation_accuracy": best["validation_accuracy"],
-            "validation_loss": best["validation_loss"],
-            "last_train_accuracy": last["train_accuracy"],
-            "last_validation_accuracy": last["validation_accuracy"],
-        }
-        highest = history["validation_accuracy"].max()
-    except Exception as error:  # pandas raises many kinds on a damaged file
-        raise RecordError(path, f"damaged or cut short ({error})") from error
-    if not finite:
-        raise RecordError(path, "a number is missing in it, or not finite")
-    if epochs != list(range(1, results["epochs"] + 1)):
-        raise RecordError(path, f"its epochs are not the {results['epochs']} of run.json")
-    for name, value in told.items():
-        if abs(value - results[name]) > 1e-5:
-            raise RecordError(path, f"{name} is {value} here and {results[name]} in run.json")
-    if told["validation_accuracy"] < highest:
-        raise RecordError(path, f"epoch {results['best_epoch']}, the best by run.json, is not the best here")
-    return history
-
-
-def _check_logits(path: Path, logits: dict[str, np.ndarray], experiment: Experiment, results: dict) -> None:
-    """Raise RecordError unless these are the logits of as many images as the accuracies speak of."""
-    views = ["", *(f"_{view}" for view in experiment.views)]
-    if missing := {f"{split}{view}" for split in ("validation", "test") for view in views} - set(logits):
-        raise RecordError(path, f"without {', '.join(sorted(missing))}")
-    for name, array in logits.items():
-        whole = array.ndim == 2 and array.shape[1:] == (7,) and len(array) > 0 and array.dtype == np.float16
-        if not whole or len(array) != len(logits[name.split("_")[0]]) or not np.isfinite(array).all():
-            raise RecordError(path, f"{name} is not what logits are, finite and (N, 7) in half precision")
-        right = len(array) * results.get(_name_accuracy(name), math.nan)
-        if not abs(right - round(right or 0)) <= 1e-6 * len(array):
-            raise RecordError(path, f"{name} has {len(array)} rows, of which no whole number gives run.json's accuracy")
-
-
-def _check_accuracies(run: Run, dataset: Dataset) -> None:
-    """Raise RecordError unless the accuracies are those of the logits."""
-    for name, logits in run.logits.items():
-        labels, told = dataset.splits[name.split("_")[0]].labels, run.results[_name_accuracy(name)]
-        if len(logits) != len(labels):
-            raise RecordError(run.folder / "predictions.npz", f"{name} has {len(logits)} rows, expected {len(labels)}")
-        found = calc_accuracy(logits, labels)
-        if abs(found - told) * len(labels) > TIES + 0.5:
-            raise RecordError(run.folder / "run.json", f"{_name_accuracy(name)} is {told}, by the logits {found:.6f}")
-
-
-def _name_accuracy(logits: str) -> str:
-    """ "test_accuracy_flip", what the accuracy of the logits "test_flip" is called."""
-    split, *view = logits.split("_", 1)
-    return "_".join([split, "accuracy", *view])
-
-
-# --- writing ----------------------------------------------------------------------------
 
 
 def write_run(
@@ -384,7 +218,7 @@ def write_run(
 
 def _write_files(folder: Path, record: dict, history: list[dict], logits: dict, weights: dict) -> None:
     pd.DataFrame(history).round(6).to_csv(folder / "history.csv", index=False, lineterminator="\n")
-    _write_arrays(folder / "predictions.npz", {f"{name}_logits": round_logits(array) for name, array in logits.items()})
+    write_arrays(folder / "predictions.npz", {f"{name}_logits": round_logits(array) for name, array in logits.items()})
     small = {name: tensor.half() if tensor.dim() > 1 else tensor for name, tensor in weights.items()}
     (folder / WEIGHTS).write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in small.items()}))
     files = {path.name: calc_digest(path.read_bytes()) for path in sorted(folder.iterdir())}
@@ -402,14 +236,6 @@ def round_logits(logits: np.ndarray) -> np.ndarray:
     return (steps * LOGIT_STEP).astype(np.float16)
 
 
-def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """What `np.savez_compressed` writes, and `np.load` reads, with a compression that suits rounded logits better."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as file:
-                np.lib.format.write_array(file, array)
-
-
 def load_model(run: Run) -> torch.nn.Module:
     """The network of a run at its best epoch, on the CPU, in evaluation.
 
@@ -421,7 +247,7 @@ def load_model(run: Run) -> torch.nn.Module:
             f"{path.parent} has no {WEIGHTS}; "
             f"python -m fer_lib.train {run.experiment.name} --seed {run.seed} --retrain makes them"
         )
-    model, content = run.experiment.build_model(), _read_bytes(path, run.weights)
+    model, content = run.experiment.build_model(), read_bytes(path, run.weights)
     try:
         model.load_state_dict(weights := load(content))
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
@@ -433,43 +259,8 @@ def load_model(run: Run) -> torch.nn.Module:
 
 def read_first_gradients() -> pd.DataFrame:
     """reports/gradients.csv, which `make results` writes: a row an experiment and seed, published ones, with the norms
-    of `train.measure_first_gradients`."""
+    of `loop.measure_first_gradients`."""
     return pd.read_csv(runs_folder().parent / "gradients.csv")
-
-
-def work_folder(folder: Path) -> Path:
-    """Where a run keeps its checkpoint until its record is written; deleted then."""
-    return folder.with_name(folder.name + ".partial")
-
-
-class Claimed(RuntimeError):
-    """Another process is training the run."""
-
-
-@contextlib.contextmanager
-def claim(folder: Path):
-    """Hold a run for this process alone, and yield its work folder, which is deleted if all goes well.
-
-    Raises Claimed if another process is training the same run, StorageError if nothing can be written there."""
-    work = work_folder(folder)
-    with tell_failed_writes(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(folder.name + ".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise Claimed(f"{folder.parent.name}/{folder.name} is being trained by another process") from None
-    try:
-        with tell_failed_writes(folder.parent):
-            work.mkdir(exist_ok=True)
-            if (work / "replaced").exists() and not folder.exists():  # killed between the halves of a swap
-                (work / "replaced").replace(folder)
-        yield work
-        shutil.rmtree(work)  # the lock is still held, and lies beside: nobody else is in there
-    finally:
-        with contextlib.suppress(OSError):
-            Path(lock.lock_file).unlink()  # whoever has it open already sees that it is gone, and opens a new one
-        lock.release()
 
 
 def refuse_to_replace(experiment: Experiment, data: str, seed: int) -> None:

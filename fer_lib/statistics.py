@@ -44,6 +44,20 @@ class Effect:
         half = self.find_half_width(confidence)
         return self.mean - half, self.mean + half
 
+    @property
+    def low(self) -> float:
+        """The lower end of the 95% interval; NaN where one run is all there is."""
+        return self.find_interval()[0]
+
+    @property
+    def high(self) -> float:
+        return self.find_interval()[1]
+
+    def format(self, scale: float = 100, digits: int = 1, sign: bool = False) -> str:
+        """ "51.2 ± 0.8", half the 95% interval, in units of 1/scale; "51.2" where there is none."""
+        text, half = f"{self.mean * scale:{'+' if sign else ''}.{digits}f}", self.find_half_width()
+        return text if np.isnan(half) else f"{text} ± {half * scale:.{digits}f}"
+
 
 @dataclass(frozen=True)
 class Scatter:
@@ -146,3 +160,17 @@ def choose_confidence(effects: Sequence, decide, wrong: float = 1 - CONFIDENCE) 
         if sum(decide(effect, confidence) for effect in effects) >= decided:
             return confidence
     return 1 - wrong / max(len(effects), 1)
+
+
+def estimate_mean(values: Sequence[float]) -> Effect:
+    """Mean of one value a seed, with Student's t interval: what other seeds would be expected to give. It covers the
+    chance in training, not that in which images the split holds; a single run has no interval."""
+    values = np.asarray(values, float)
+    freedom = len(values) - 1
+    return Effect(float(values.mean()), float(values.var(ddof=1) / len(values)) if freedom else 0.0, 0.0, freedom)
+
+
+def estimate_difference(before: Sequence[float], after: Sequence[float]) -> Effect:
+    """Mean of after - before, where each pair has something in common: one network under two views of its images, one
+    setting in two searches. Runs of two experiments have nothing in common but a seed; see `compare_runs`."""
+    return estimate_mean(np.subtract(after, before))

@@ -1,8 +1,9 @@
 import json
 
-from fer_lib import bench, compare
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.extras import bench
 from fer_lib.models import count_multiply_adds
+from fer_lib.report import compare
 
 
 def test_the_benchmark_runs_without_fer2013_and_says_what_it_left_out(tmp_path, monkeypatch, capsys, small):

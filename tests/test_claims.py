@@ -11,6 +11,7 @@ from fer_lib import claims
 from fer_lib.claims import QUESTIONS, VERDICTS, Quantity, Statement, read_claims, read_verdicts
 from fer_lib.evaluate import collect_results
 from fer_lib.record import read_first_gradients, read_published_runs
+from fer_lib.report import judge
 from fer_lib.statistics import Effect
 from tests.conftest import PROJECT, needs_fer2013
 
@@ -81,7 +82,7 @@ def make_evidence(shares):
         for name, values in shares.items()
         for seed, share in enumerate(values)
     ]
-    return claims.Evidence(pd.DataFrame(rows), {})
+    return judge.Evidence(pd.DataFrame(rows), {})
 
 
 def test_statements_are_judged_with_what_would_decide_the_undecided():
@@ -97,7 +98,7 @@ def test_statements_are_judged_with_what_would_decide_the_undecided():
             ]
         )
     )
-    table = claims.judge_statements([clear, small, unknown, lost], make_evidence(shares), {}).set_index("statement")
+    table = judge.judge_statements([clear, small, unknown, lost], make_evidence(shares), {}).set_index("statement")
     assert table["verdict"].tolist() == ["true", "undecided", "undecided", "undecided"]
     assert table.loc["X.0", "effect"] == pytest.approx(0.06) == table.loc["X.0", "test"]
     assert table.loc["X.0", "confidence"] == pytest.approx(0.975)  # one of two is decided
@@ -108,13 +109,13 @@ def test_statements_are_judged_with_what_would_decide_the_undecided():
     assert f"{row['seeds_needed']:.0f} seeds would decide it" in told
     assert claims.describe_undecided(unknown, table.loc["X.2"]) == "X.2: no run of A4 yet."
     more = {name: np.tile(values, 30) + np.tile([0, 1e-4, -1e-4], 30) for name, values in shares.items()}
-    table = claims.judge_statements([small], make_evidence(more), {})
+    table = judge.judge_statements([small], make_evidence(more), {})
     assert table["verdict"].tolist() == ["too small to matter"]  # two thirds of a point, in ninety runs
 
 
 def test_a_statement_is_tabulated_with_verdict_effect_and_interval_together():
     statement = Statement("X.1", "X", "It helps.", ACCURACY, ("a2_batchnorm",), ("a1_baseline",), reported=0.03)
-    row = claims.judge_statements(
+    row = judge.judge_statements(
         [statement], make_evidence({"a1_baseline": [0.50, 0.52], "a2_batchnorm": [0.60, 0.61]}), {}
     )
     (told,) = claims.tabulate_statements([statement], row.set_index("statement")).to_dict("records")
@@ -126,7 +127,7 @@ def test_halves_of_one_experiment_are_compared_as_experiments_are():
     table = pd.DataFrame(
         {"experiment": ["a1_baseline"] * 3 + ["a2_batchnorm"] * 4, "validation_accuracy": [1, 2, 3.5, 1, 2, 3, 4.0]}
     )
-    halves = claims.split_seeds(table)
+    halves = judge.split_seeds(table)
     assert halves["experiment"].value_counts().to_dict() == {"a1_baseline": 3, "a2_batchnorm": 7}
     variance = (2 * np.var([1, 2, 3.5], ddof=1) + 3 * np.var([1, 2, 3, 4], ddof=1)) / 5
     first = halves[halves["experiment"] == "a1_baseline"]["reach"].sort_values().tolist()
@@ -141,7 +142,7 @@ def test_power_rises_with_the_effect_and_with_the_runs():
         pd.DataFrame({"experiment": name, "validation_accuracy": rng.normal(0.6, 0.008, 3)}) for name in names
     )
     statement = Statement("", "", "", ACCURACY, ("a5_deeper_head",), ("a4_wider",))
-    few, many = (claims.simulate_power(table, statement, [0.0, 0.01, 0.03], seeds, 200) for seeds in (3, 10))
+    few, many = (judge.simulate_power(table, statement, [0.0, 0.01, 0.03], seeds, 200) for seeds in (3, 10))
     assert few[0] < 0.1 and many[0] < 0.1 and few[1] < many[1] and few[2] > 0.9 and many[2] > 0.99
 
 
@@ -161,7 +162,7 @@ def test_every_statement_has_a_verdict_on_record():
 
 def test_the_method_finds_no_difference_where_there_is_none(published):
     """At most one in twenty of the divisions of one experiment's runs; and the record of it is of these runs."""
-    halves = claims.split_seeds(collect_results(published))
+    halves = judge.split_seeds(collect_results(published))
     method = json.loads((PROJECT / "reports" / "method.json").read_text())
     assert halves["different"].mean() <= 0.05
     assert method["divisions"] == len(halves) and method["different"] == pytest.approx(
@@ -174,7 +175,7 @@ def test_the_method_finds_no_difference_where_there_is_none(published):
 @needs_fer2013
 def test_the_verdicts_on_record_are_those_of_the_runs(published, fer2013):
     labels = {"validation": fer2013.validation.labels, "test": fer2013.test.labels}
-    found = claims.judge_claims(published, labels, read_first_gradients()).set_index("statement")
+    found = judge.judge_claims(published, labels, read_first_gradients()).set_index("statement")
     recorded = read_verdicts()
     assert found["verdict"].tolist() == recorded["verdict"].tolist(), "run `make results`"
     pd.testing.assert_series_equal(found["effect"].astype(float), recorded["effect"], atol=1e-5)
@@ -220,4 +221,4 @@ def test_an_effect_that_no_number_of_seeds_decides_says_so():
     statement = Statement("X.1", "X", "", ACCURACY, ("a1_baseline",), ("a2_batchnorm",), "more")
     effect = Effect(0.009, 1e-6, images=1e-3, freedom=10)
     counts = pd.Series({"a1_baseline": 3, "a2_batchnorm": 3})
-    assert claims._count_seeds_needed(statement, effect, counts, 0.95) is None
+    assert judge._count_seeds_needed(statement, effect, counts, 0.95) is None

@@ -3,14 +3,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fer_lib import compare
-from fer_lib.compare import count_confusions
 from fer_lib.data import load_votes
-from fer_lib.ensemble import group_candidates, tabulate_pools
 from fer_lib.evaluate import tabulate_view_gains
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.explore import collect_facts, list_subsets
+from fer_lib.extras.ensemble import group_candidates, tabulate_pools
+from fer_lib.extras.explore import collect_facts, list_subsets
 from fer_lib.record import read_published_runs
+from fer_lib.report import compare
+from fer_lib.report.compare import count_confusions
 from tests.conftest import needs_fer2013
 
 LABELS = np.array([0, 1, 2, 3, 4, 5, 6, 0])

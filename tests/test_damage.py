@@ -12,10 +12,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fer_lib import data, photo, record, search, train
+from fer_lib import checkpoint, data, hardware, loop, record, storage, verify
 from fer_lib.data import DataError
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.record import RecordError
+from fer_lib.extras import photo, search
+from fer_lib.storage import RecordError
 from tests.test_data import GOOD, expected_images, pack_tar, pack_zip
 from tests.test_record import forget_digests, write
 
@@ -111,7 +112,7 @@ def test_a_record_of_before_there_were_digests_gives_no_other_error(run, small, 
     right = run.results["test_accuracy"]
 
     def agrees(found):  # a smaller change, as in the decimals of a loss, cannot be seen
-        return found is None or abs(found.results["test_accuracy"] - right) * len(small.test) <= record.TIES + 0.5
+        return found is None or abs(found.results["test_accuracy"] - right) * len(small.test) <= verify.TIES + 0.5
 
     check(run.folder / name, lambda: record.read_run(SMALL, small, 0), RecordError, agrees)
 
@@ -126,15 +127,15 @@ def test_weights(run):
 
 
 def test_a_checkpoint(small, tmp_path):
-    learner = train.make_learner(SMALL, train.choose_hardware())
+    learner = loop.make_learner(SMALL, hardware.choose_hardware())
     row, path = {"epoch": 1, "validation_accuracy": 0.5}, tmp_path / "checkpoint.pt"
     best = learner.judged.state_dict()
-    train.save_checkpoint(path, SMALL, small, 0, learner, [row], best)
+    checkpoint.save_checkpoint(path, SMALL, small, 0, learner, [row], best)
     expected = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
 
     def read():
-        fresh = train.make_learner(SMALL, train.choose_hardware())
-        return fresh, *train.load_checkpoint(path, SMALL, small, 0, fresh)
+        fresh = loop.make_learner(SMALL, hardware.choose_hardware())
+        return fresh, *checkpoint.load_checkpoint(path, SMALL, small, 0, fresh)
 
     def same(found):
         fresh, history, found_best = found
@@ -150,7 +151,7 @@ def test_a_trial(tmp_path, own_folders):
     path.parent.mkdir(parents=True)
     config, told = search.configure_trial("b1_two_layer", trial).config, {"name": "small", "fingerprint": "0" * 16}
     results = {"validation_accuracy": 0.5, "best_epoch": 1, "epochs": 1, "environment": {"seconds": 1.0}}
-    record.write_json(path, {"trial": trial, "data": told, "config": config, **results})
+    storage.write_json(path, {"trial": trial, "data": told, "config": config, **results})
     expected = search.read_trials("b1_two_layer", "small")
     check(path, lambda: search.read_trials("b1_two_layer", "small"), RecordError, expected.equals)
 

@@ -3,11 +3,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fer_lib.ensemble import (
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.extras.ensemble import (
     choose_members,
     choose_size,
     combine_runs,
-    describe_aim,
+    describe_ensemble,
     describe_student,
     group_candidates,
     read_probabilities,
@@ -15,7 +16,6 @@ from fer_lib.ensemble import (
     tabulate_pools,
     tabulate_teams,
 )
-from fer_lib.experiments import EXPERIMENTS
 from fer_lib.metrics import calc_probabilities
 
 LABELS = np.arange(600) % 7
@@ -56,7 +56,7 @@ def test_the_table_tells_what_each_member_brings(runs):
     assert table["test_together"].tolist() == [1 - 100 / 600, 1 - 110 / 600, 1 - 100 / 600]
     assert choose_size(table) == 1  # the smallest of equals
     table.loc[2, ["validation_together", "test_together"]] = 0.9
-    missed, reached = (describe_aim(table, aim, images=900) for aim in (0.92, 0.9))
+    missed, reached = (describe_ensemble(table, aim, images=900) for aim in (0.92, 0.9))
     assert "**2** networks" in missed and "**90.0 ± 2.0%**" in missed and "missed by 2.0 points" in missed
     assert "A1, seed 0, alone on 83.3%" in missed and "90.0% is reached" in reached
 

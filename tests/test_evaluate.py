@@ -7,30 +7,25 @@ import pytest
 from scipy import stats
 
 from fer_lib import evaluate
+from fer_lib.costs import describe_times, measure_cost, name_hardware, tabulate_costs, tabulate_milestones
 from fer_lib.evaluate import (
-    Estimate,
-    choose_temperature,
     compare_runs,
     describe_aim,
     describe_change,
-    describe_times,
-    estimate_difference,
-    estimate_matched_accuracy,
-    estimate_mean,
-    measure_cost,
     measure_course,
     measure_gradients,
-    measure_sensitivity,
-    name_hardware,
-    tabulate_calibration,
-    tabulate_costs,
-    tabulate_milestones,
-    tabulate_sides,
-    tabulate_subset_changes,
-    tabulate_subsets,
     tabulate_views,
 )
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.extras.reliability import (
+    choose_temperature,
+    estimate_matched_accuracy,
+    tabulate_calibration,
+    tabulate_sides,
+    tabulate_subset_changes,
+    tabulate_subsets,
+)
+from fer_lib.extras.search import measure_sensitivity
 from fer_lib.metrics import (
     calc_accuracy,
     calc_calibration_error,
@@ -41,6 +36,7 @@ from fer_lib.metrics import (
     calc_reliability,
     fit_temperature,
 )
+from fer_lib.statistics import Effect, estimate_difference, estimate_mean
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = np.array([0, 0, 1, 1, 1, 3])
@@ -61,7 +57,7 @@ def test_metrics_of_a_case_worked_out_by_hand():
 def test_an_interval_over_seeds_is_students():
     """Mean 2, standard deviation 1, t of 2 degrees of freedom at 97.5%: 4.3027."""
     estimate = estimate_mean([1, 2, 3])
-    assert estimate.mean == 2 and estimate.runs == 3
+    assert estimate.mean == 2
     assert estimate.high - 2 == pytest.approx(4.3027 / np.sqrt(3), abs=1e-4)
     assert estimate.low == pytest.approx(4 - estimate.high)
 
@@ -92,8 +88,8 @@ def test_gradients_are_measured_as_logarithms():
 
 
 def test_formats():
-    assert Estimate(0.512, 0.504, 0.52, 3).format() == "51.2 ± 0.8"
-    assert Estimate(0.012, 0.004, 0.02, 3).format(sign=True) == "+1.2 ± 0.8"
+    assert Effect(0.512, (0.008 / 1.96) ** 2).format() == "51.2 ± 0.8"
+    assert Effect(0.012, (0.008 / 1.96) ** 2).format(sign=True) == "+1.2 ± 0.8"
 
 
 def test_the_course_of_a_run_worked_out_by_hand():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_lib.explain import calc_mean_saliency, calc_saliency, measure_masking
+from fer_lib.extras.explain import calc_mean_saliency, calc_saliency, measure_masking
 
 
 class MouthReader(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fer_lib.augment import rotate
-from fer_lib.explore import estimate_rotations, measure_asymmetry, pick_images, tell_mirrored
+from fer_lib.extras.explore import estimate_rotations, measure_asymmetry, pick_images, tell_mirrored
 
 
 @pytest.mark.parametrize("angle", [-12.0, 7.0])

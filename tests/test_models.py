@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_lib.explore import calc_mean_attention
+from fer_lib.extras.explore import calc_mean_attention
 from fer_lib.models import MODELS, ResidualBlock, count_multiply_adds, count_parameters
 from tests.conftest import PROJECT
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from fer_lib import notebook as fer_notebook
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.extras.photo import draw_picture
 from fer_lib.notebook import check_parameters
-from fer_lib.photo import draw_picture
 from tests.conftest import PROJECT, REAL
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))

@@ -7,10 +7,10 @@ import jinja2
 import pytest
 from PIL import Image
 
-from fer_lib import paper
-from fer_lib.evaluate import estimate_mean
-from fer_lib.photo import draw_picture
+from fer_lib.extras.photo import draw_picture
 from fer_lib.record import read_published_runs
+from fer_lib.report import paper, template
+from fer_lib.statistics import estimate_mean
 from tests.conftest import PROJECT
 
 
@@ -20,15 +20,15 @@ def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("FER_RUNS", raising=False)
-        yield paper.fill_in((PROJECT / "reports" / "paper.md").read_text(), folder), folder
+        yield template.fill_in((PROJECT / "reports" / "paper.md").read_text(), folder), folder
 
 
 def test_numbers_are_those_of_the_records(published, tmp_path, monkeypatch):
     monkeypatch.delenv("FER_RUNS")
     runs = [run for run in read_published_runs() if run.experiment.name == "a3_dropout"]
     mean = estimate_mean([run.results["test_accuracy"] for run in runs])
-    assert paper.fill_in('{{ accuracy("a3_dropout") }}', tmp_path).split() == mean.format().split()
-    change = paper.fill_in('{{ change("a2_batchnorm", "a3_dropout") }}', tmp_path)
+    assert template.fill_in('{{ accuracy("a3_dropout") }}', tmp_path).split() == mean.format().split()
+    change = template.fill_in('{{ change("a2_batchnorm", "a3_dropout") }}', tmp_path)
     assert re.fullmatch(r"\+\d\.\d points \(95% interval [+−]\d+\.\d to \+\d+\.\d\)\n", change)
 
 
@@ -46,13 +46,13 @@ def test_numbers_are_those_of_the_records(published, tmp_path, monkeypatch):
 def test_what_is_not_on_record_is_an_error_not_a_gap(text, tmp_path, monkeypatch):
     monkeypatch.delenv("FER_RUNS")
     with pytest.raises((KeyError, jinja2.UndefinedError)):
-        paper.fill_in(text, tmp_path)
+        template.fill_in(text, tmp_path)
 
 
 def test_minus_signs_are_true_ones_and_identifiers_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.delenv("FER_RUNS")
     text = "-1.5 to -0.2, A-C1, doi:10.1007/978-3-642-42051-1_16, 0-1"
-    assert paper.fill_in(text, tmp_path) == "−1.5 to −0.2, A-C1, doi:10.1007/978-3-642-42051-1_16, 0-1\n"
+    assert template.fill_in(text, tmp_path) == "−1.5 to −0.2, A-C1, doi:10.1007/978-3-642-42051-1_16, 0-1\n"
 
 
 def test_every_figure_is_drawn_and_every_reference_cited(published):
@@ -67,8 +67,8 @@ def test_every_figure_is_drawn_and_every_reference_cited(published):
 def test_the_model_card_is_of_the_records_and_its_example_runs(tmp_path, monkeypatch):
     monkeypatch.delenv("FER_RUNS")
     card = (PROJECT / "reports" / "model_card.md").read_text()
-    template = (PROJECT / "reports" / "card.md").read_text()
-    assert paper.fill_in(template, tmp_path) == card, "run `make results`"
+    source = (PROJECT / "reports" / "card.md").read_text()
+    assert template.fill_in(source, tmp_path) == card, "run `make results`"
     (example,) = re.findall(r"```python\n(.*?)```", card, re.S)
     Image.fromarray(draw_picture(count=2)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
@@ -80,17 +80,17 @@ def test_the_model_card_is_of_the_records_and_its_example_runs(tmp_path, monkeyp
 
 
 def test_a_recipe_and_its_treatments_are_told_in_words():
-    told = paper.Records.list_means(None, "s15_more_varied")
+    told = template.Records.list_means(None, "s15_more_varied")
     assert told.startswith(
         "Adam, a learning rate that rises to 0.002 and falls to zero along half a cosine, weight decay"
     )
     assert "moving average" in told and "smaller images in the first 50% of the epochs" in told
-    treated = paper.Records.list_treatments(None, "s15_more_varied")
+    treated = template.Records.list_treatments(None, "s15_more_varied")
     assert "enlarged or shrunk by up to 20%" in treated and treated.endswith("with a probability of 0.5")
-    told = paper.Records.list_means(None, "s20_taught")
+    told = template.Records.list_means(None, "s20_taught")
     assert told.endswith("and 80% of the loss against the mean answers of the networks of S18 and S19")
-    assert "a square of 40×40 pixels" in paper.Records.list_treatments(None, "s20_taught")
-    assert paper.Records.list_means(None, "a1_baseline") == "Adam and a learning rate of 0.001"
+    assert "a square of 40×40 pixels" in template.Records.list_treatments(None, "s20_taught")
+    assert template.Records.list_means(None, "a1_baseline") == "Adam and a learning rate of 0.001"
 
 
 def test_the_pdf_is_of_the_records(published, tmp_path):

@@ -3,9 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_lib import photo, plots
-from fer_lib.models import BaselineModel
-from fer_lib.photo import (
+from fer_lib import plots
+from fer_lib.extras import photo
+from fer_lib.extras.photo import (
     cut_faces,
     describe_faces,
     draw_picture,
@@ -14,6 +14,7 @@ from fer_lib.photo import (
     predict_faces,
     read_picture,
 )
+from fer_lib.models import BaselineModel
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from fer_lib import claims, data, plots
 from fer_lib.evaluate import collect_results, summarise_costs, summarise_experiments
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.explore import (
+from fer_lib.extras.explore import (
     calc_ceilings,
     calc_eigenfaces,
     calc_mean_faces,
@@ -18,8 +18,9 @@ from fer_lib.explore import (
     measure_agreement,
     tabulate_duplicates,
 )
+from fer_lib.loop import measure_first_gradients
 from fer_lib.preprocess import balance_classes
-from fer_lib.train import get_runs, measure_first_gradients
+from fer_lib.train import get_runs
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def draw_data_figures(dataset):
 
 def make_votes(dataset):
     """Ten votes an image: eight for its label, two for unknown; for class 0, all for contempt."""
-    from fer_lib.explore import VOTE_CLASSES
+    from fer_lib.data import VOTE_CLASSES
 
     labels = np.concatenate([split.labels for split in dataset.splits.values()])
     votes = pd.DataFrame(0, index=range(len(labels)), columns=list(data.VOTES))
@@ -107,7 +108,7 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_statements(claims.read_claims()[1], claims.read_verdicts()),
         plots.plot_method(claims.read_method()),
         plots.plot_regime([before, after], [before[0].experiment, after[0].experiment]),
-        plots.plot_ladder({"Report A": [before, after], "Report B": [after]}),
+        plots.plot_ladder({"Report A": [before, after], "Report B": [after]}, (0.6, 0.7)),
         plots.plot_confusion_counts(
             {name: np.diag([5] * 7) + np.eye(7, k=1, dtype=int) for name in ("A5", "B3", "S14")}
         ),
@@ -255,4 +256,4 @@ def test_the_figures_of_ensemble_and_masking_tell_what_the_tables_do():
 def test_the_best_of_a_few_trials_is_what_drawing_them_gives():
     """Of 6 trials, 3 drawn: against all 20 ways of drawing them."""
     best = [max(drawn) for drawn in itertools.combinations(range(6), 3)]
-    np.testing.assert_allclose(plots._chance_of_best(6, 3), np.bincount(best, minlength=6) / len(best))
+    np.testing.assert_allclose(plots.searches._chance_of_best(6, 3), np.bincount(best, minlength=6) / len(best))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_lib import recipe, record, train
+from fer_lib import loop, recipe, record, train
 from fer_lib.augment import Augmentation
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.models import StrongCNN
@@ -182,13 +182,13 @@ def test_the_moving_average_of_a_case_worked_out_by_hand():
 
 def test_the_moving_average_is_what_is_judged_and_kept(strong, small, monkeypatch):
     """Against the average of the weights after each step, worked out here; kept in half precision."""
-    weights, step = [], train.Learner.step
+    weights, step = [], loop.Learner.step
 
     def step_and_tell(learner):
         step(learner)
         weights.append({name: value.detach().clone() for name, value in learner.model.named_parameters()})
 
-    monkeypatch.setattr(train.Learner, "step", step_and_tell)
+    monkeypatch.setattr(loop.Learner, "step", step_and_tell)
     slow = replace(strong, epochs=1, batch_size=8, recipe=replace(EVERYTHING, averaging=0.6))
     kept = dict(record.load_model(train.train_run(slow, small, seed=0)).named_parameters())
     assert len(weights) == 8

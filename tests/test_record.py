@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from fer_lib import record, train
+from fer_lib import record, storage, train, verify
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.metrics import calc_probabilities
 from fer_lib.train import train_run
@@ -18,7 +18,7 @@ A1 = EXPERIMENTS["a1_baseline"]
 
 def write(experiment, dataset, seed=0, accuracy=0.5, weights=None):
     """Record a run of one epoch that is right on this share of each split, the first images."""
-    logits, results = {}, dict.fromkeys(record.RESULTS, accuracy) | {"best_epoch": 1, "epochs": 1, "parameters": 9}
+    logits, results = {}, dict.fromkeys(verify.RESULTS, accuracy) | {"best_epoch": 1, "epochs": 1, "parameters": 9}
     for name in ("validation", "test"):
         labels = dataset.splits[name].labels
         right = np.arange(len(labels)) < accuracy * len(labels)
@@ -30,7 +30,7 @@ def write(experiment, dataset, seed=0, accuracy=0.5, weights=None):
     row |= {"epoch": 1, "seconds": 1.0}
     results["last_validation_accuracy"] = results["validation_accuracy"]
     weights = experiment.build_model().state_dict() if weights is None else weights
-    with record.claim(record.find_folder(experiment, dataset.name, seed)):
+    with storage.claim(record.find_folder(experiment, dataset.name, seed)):
         return record.write_run(experiment, dataset, seed, results, {"seconds": 1.0}, [row], logits, weights)
 
 
@@ -49,7 +49,7 @@ def test_a_record_holds_what_was_written(small):
     np.testing.assert_array_equal(right, np.arange(len(right)) < len(right) / 2)
     files = ["history.csv", "predictions.npz", "run.json", "weights.safetensors"]
     assert sorted(path.name for path in read.folder.iterdir()) == files
-    assert not record.work_folder(read.folder).exists()
+    assert not storage.work_folder(read.folder).exists()
 
 
 def test_recorded_logits_keep_the_answers_and_nearly_the_probabilities():
@@ -182,7 +182,7 @@ def test_a_damaged_record_is_refused_by_name_and_never_trained_anew(small, monke
         record.read_run(A1, small, 0)
     damage(folder)
     monkeypatch.setattr(train, "fit", lambda *args: pytest.fail("trained"))
-    with pytest.raises(record.RecordError) as error:
+    with pytest.raises(storage.RecordError) as error:
         train.get_runs(A1, small, [0])
     told = str(error.value)
     assert told.startswith(str(folder)) and "git restore" in told and "--retrain" in told and "\n" not in told
@@ -195,12 +195,12 @@ def test_a_byte_changed_anywhere_in_a_record_is_noticed(small):
         whole = (folder / name).read_bytes()
         for place in (0.3, 0.7):
             flip(folder, name, place)
-            with pytest.raises(record.RecordError):
+            with pytest.raises(storage.RecordError):
                 record.read_published_runs("small")
         (folder / name).write_bytes(whole)
     run = record.read_run(A1, small, 0)
     flip(folder, record.WEIGHTS, 0.7)
-    with pytest.raises(record.RecordError, match="weights.safetensors: not what was recorded"):
+    with pytest.raises(storage.RecordError, match="weights.safetensors: not what was recorded"):
         record.load_model(run)
 
 
@@ -214,7 +214,7 @@ def test_weights_without_digests_are_refused_if_they_are_another_networks_or_no_
         (save({name: tensor * np.nan for name, tensor in load(whole).items()}), "not finite"),
     ):
         (folder / record.WEIGHTS).write_bytes(content)
-        with pytest.raises(record.RecordError, match=f"weights.safetensors.*{message}"):
+        with pytest.raises(storage.RecordError, match=f"weights.safetensors.*{message}"):
             record.load_model(run)
 
 
@@ -222,7 +222,7 @@ def test_a_bad_record_stops_only_those_who_read_it(small):
     write(A1, small)
     (write(EXPERIMENTS["a2_batchnorm"], small).folder / "history.csv").unlink()
     assert len(record.read_published_runs("small", names=["a1_baseline"])) == 1
-    with pytest.raises(record.RecordError):
+    with pytest.raises(storage.RecordError):
         record.read_published_runs("small")
 
 
@@ -230,7 +230,7 @@ def test_a_published_record_is_replaced_only_if_that_is_asked_for(brief, small, 
     real = replace(small, name="fer2013")
     folder = write(A1, real).folder
     monkeypatch.setitem(EXPERIMENTS, "a1_baseline", brief)  # whose record is another's by now
-    with pytest.raises(record.RecordError, match="the record is of another config or of other data"):
+    with pytest.raises(storage.RecordError, match="the record is of another config or of other data"):
         train.get_runs(brief, real, [0])
     assert json.loads((folder / "run.json").read_text())["config"]["epochs"] == A1.epochs
     (run,) = train.get_runs(brief, real, [0], retrain=True)
@@ -260,7 +260,7 @@ def test_killed_at_any_moment_of_the_writing_a_run_has_its_old_record_or_the_new
                 break
             except KeyboardInterrupt:
                 total += 1
-        with record.claim(record.find_folder(A1, small.name, 0)):
+        with storage.claim(record.find_folder(A1, small.name, 0)):
             assert record.read_run(A1, small, 0).results["test_accuracy"] in (old, new)
     assert total >= 4
 
@@ -272,14 +272,14 @@ def test_a_run_is_released_without_a_quarrel_however_often_others_ask(tmp_path):
     def work():
         while len(turns) < 150 and not failures:
             try:
-                with record.claim(tmp_path / "run") as folder:
+                with storage.claim(tmp_path / "run") as folder:
                     held.append(folder)
                     (folder / "checkpoint.pt").touch()
                     if len(held) > 1:
                         failures.append("two at once")
                     held.pop()
                 turns.append(1)
-            except record.Claimed:
+            except storage.Claimed:
                 pass
             except Exception as error:
                 failures.append(error)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fer_lib import results
 from fer_lib.record import WEIGHTS, read_published_runs
+from fer_lib.report import publish
 from tests.conftest import PROJECT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -133,7 +133,7 @@ def published(monkeypatch):
 
 def test_the_readmes_tables_are_made_from_the_records(published):
     text = (PROJECT / "README.md").read_text()
-    assert results.update_readme(text) == text, "run `make results`"
+    assert publish.update_readme(text) == text, "run `make results`"
     runs = collections.Counter(run.experiment.name for run in published)
     for experiment, count in runs.items():
         assert (f"`{experiment}`" in text) == (count >= 3)

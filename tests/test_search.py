@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from fer_lib import record, search
+from fer_lib import storage
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.extras import search
 from tests.conftest import PROJECT
 
 TRIAL = {"learning_rate": 0.003, "drop_threshold": 0.25, "kernels": "8-16", "epochs": 1}
@@ -28,7 +29,7 @@ def test_the_sweep_names_its_family_its_metric_and_the_command(family):
     sweep = yaml.safe_load((PROJECT / "sweeps" / f"{family}.yaml").read_text())
     assert sweep["name"] == family in EXPERIMENTS and sweep["method"] == "grid"
     assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
-    assert sweep["command"] == ["${env}", "${interpreter}", "-m", "fer_lib.search", family, "${args}"]
+    assert sweep["command"] == ["${env}", "${interpreter}", "-m", "fer_lib.extras.search", family, "${args}"]
     assert (PROJECT / sweep["program"]).exists()
 
 
@@ -49,14 +50,14 @@ def test_a_trial_is_recorded_read_back_and_never_touches_the_test_split(small, m
     with pytest.raises(FileNotFoundError, match="no trial of b5_attention on small is on record; `make search`"):
         search.read_trials("b5_attention", "small")
     assert table.loc[0, "kernels"] == "8-16" and table.loc[0, "validation_accuracy"] == result["validation_accuracy"]
-    record.write_json(path, result | {"config": result["config"] | {"batch_size": 1}, "epochs": 99})
+    storage.write_json(path, result | {"config": result["config"] | {"batch_size": 1}, "epochs": 99})
     assert search.run_trial("b1_two_layer", TRIAL, blind)["epochs"] == 1, "a trial of other settings was read back"
     path.write_text(path.read_text()[:300])
     for read in (
         lambda: search.run_trial("b1_two_layer", TRIAL, blind),
         lambda: search.read_trials("b1_two_layer", "small"),
     ):
-        with pytest.raises(record.RecordError, match="epochs=1.json: damaged or cut short .*; git restore brings"):
+        with pytest.raises(storage.RecordError, match="epochs=1.json: damaged or cut short .*; git restore brings"):
             read()
 
 

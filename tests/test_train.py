@@ -17,16 +17,17 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from fer_lib import data, record, train
+from fer_lib import data, hardware, loop, record, storage, train
 from fer_lib.augment import Augmentation
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.loop import find_best, is_finished
 from fer_lib.metrics import calc_accuracy, calc_probabilities
 from fer_lib.recipe import Recipe
-from fer_lib.train import find_best, get_runs, is_finished, main, train_run
+from fer_lib.train import get_runs, main, train_run
 from tests.conftest import PROJECT
 from tests.test_record import write
 
-CPU = train.Hardware(torch.device("cpu"), "CPU", torch.float32, torch.contiguous_format)
+CPU = hardware.Hardware(torch.device("cpu"), "CPU", torch.float32, torch.contiguous_format)
 A1, A2 = EXPERIMENTS["a1_baseline"], EXPERIMENTS["a2_batchnorm"]
 
 
@@ -63,7 +64,7 @@ def test_the_results_are_those_of_the_logits_and_the_history(trained, drawn):
 
 def test_the_test_split_is_read_once(brief, small, monkeypatch):
     read = []
-    predict = train.predict_logits
+    predict = loop.predict_logits
     monkeypatch.setattr(
         train, "predict_logits", lambda model, split, *rest: read.append(split.name) or predict(model, split, *rest)
     )
@@ -89,7 +90,7 @@ def test_training_leaves_the_callers_random_numbers_alone(brief, small):
 
 
 def test_hardware_without_fast_bfloat16_trains_in_float32_without_a_warning(brief, small, monkeypatch):
-    plain = train.Hardware(torch.device("cpu"), "plain", torch.float32, torch.contiguous_format)
+    plain = hardware.Hardware(torch.device("cpu"), "plain", torch.float32, torch.contiguous_format)
     monkeypatch.setattr(train, "choose_hardware", lambda: plain)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -153,11 +154,11 @@ def draw_votes(rows):
 def test_votes_are_what_the_network_is_to_answer(small, monkeypatch):
     experiment = EXPERIMENTS["v1_votes"]
     with pytest.raises(ValueError, match="v1_votes needs FER.'s votes: name fer2013new.csv in FER_VOTES"):
-        train.make_targets(experiment, small, small.train)
+        loop.make_targets(experiment, small, small.train)
     votes = draw_votes(192)
     votes.iloc[small.train.rows[3]] = [0] * 7 + [5, 3, 2]  # none of the seven: the label stands
     monkeypatch.setattr(train, "load_votes", lambda dataset: votes)
-    targets = train.make_targets(experiment, small, small.train)
+    targets = loop.make_targets(experiment, small, small.train)
     own = votes.iloc[small.train.rows[0]]
     names = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
     expected = own[names].to_numpy(float) / own[names].sum()
@@ -196,7 +197,7 @@ def test_half_the_loss_is_of_what_the_teachers_say(brief, small):
     write_teacher("a2_batchnorm", small, [0, 0, 0, 0, 20, 20, 20])
     train_run(replace(EXPERIMENTS["a2_batchnorm"], epochs=1), small, seed=0)  # not the published one: it does not count
     alone, after = (train_run(experiment, small, seed=0) for experiment in (still, taught))
-    likely = np.log(calc_probabilities(train.predict_logits(record.load_model(alone), small.train, still, CPU)))
+    likely = np.log(calc_probabilities(loop.predict_logits(record.load_model(alone), small.train, still, CPU)))
     of_labels = -likely[np.arange(len(likely)), small.train.labels].mean()
     assert alone.history["train_loss"][0] == pytest.approx(of_labels, abs=2e-3)
     assert after.history["train_loss"][0] == pytest.approx((of_labels - likely[:, 4:].mean()) / 2, abs=2e-3)
@@ -229,7 +230,7 @@ def test_a_seed_may_be_numpys(brief, small):
 
 
 def test_two_processes_cannot_train_the_same_run(brief, small):
-    with record.claim(record.find_folder(brief, small.name, 0)):
+    with storage.claim(record.find_folder(brief, small.name, 0)):
         with pytest.raises(RuntimeError, match="is being trained by another process"):
             train_run(brief, small, seed=0)
 
@@ -241,7 +242,7 @@ def test_a_run_that_another_is_training_is_waited_for(brief, small, monkeypatch,
     monkeypatch.setattr(train, "WAIT", 0.05)
 
     def finish():
-        with record.claim(theirs.folder):
+        with storage.claim(theirs.folder):
             claimed.set()
             time.sleep(0.5)
             aside.rename(theirs.folder)
@@ -265,7 +266,7 @@ def test_a_run_that_another_finishes_meanwhile_is_read_back(brief, small, monkey
 
 
 def test_an_unreadable_checkpoint_is_told_and_kept(brief, small):
-    work = record.work_folder(record.find_folder(brief, small.name, 0))
+    work = storage.work_folder(record.find_folder(brief, small.name, 0))
     work.mkdir(parents=True)
     (work / "checkpoint.pt").write_bytes(b"junk")
     with pytest.raises(RuntimeError, match=r"checkpoint.pt: damaged \(.*\); delete it to start this run afresh"):
@@ -313,7 +314,7 @@ CHECKPOINT_DAMAGE = {
 @pytest.fixture(scope="module")
 def half_done(small, tmp_path_factory):
     """The checkpoint of a run of four epochs after its second."""
-    experiment, predict, calls = replace(A1, epochs=4, patience=4), train.predict_logits, []
+    experiment, predict, calls = replace(A1, epochs=4, patience=4), loop.predict_logits, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_RUNS", str(tmp_path_factory.mktemp("half") / "runs"))
         patch.setenv("WANDB_MODE", "disabled")
@@ -321,19 +322,21 @@ def half_done(small, tmp_path_factory):
         patch.setattr(train, "calc_loss", lambda *args: calls.append(1) or 1.0)
         with pytest.raises(ZeroDivisionError):
             train_run(experiment, small, seed=0)
-        return experiment, record.work_folder(record.find_folder(experiment, small.name, 0)) / "checkpoint.pt"
+        return experiment, storage.work_folder(record.find_folder(experiment, small.name, 0)) / "checkpoint.pt"
 
 
 @pytest.mark.parametrize("case", CHECKPOINT_DAMAGE)
 def test_a_damaged_checkpoint_is_refused_by_name_and_not_gone_on_from(half_done, small, monkeypatch, case):
     experiment, whole = half_done
     damage, message = CHECKPOINT_DAMAGE[case]
-    path = record.work_folder(record.find_folder(experiment, small.name, 0)) / "checkpoint.pt"
+    path = storage.work_folder(record.find_folder(experiment, small.name, 0)) / "checkpoint.pt"
     path.parent.mkdir(parents=True)
     shutil.copy(whole, path)
     damage(path)
     monkeypatch.setattr(train, "train_one_epoch", lambda *args: pytest.fail("went on"))
-    with pytest.raises(record.RecordError, match=f"checkpoint.pt: .*{message}.*; delete it to start this run") as error:
+    with pytest.raises(
+        storage.RecordError, match=f"checkpoint.pt: .*{message}.*; delete it to start this run"
+    ) as error:
         train_run(experiment, small, seed=0)
     assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
 
@@ -485,7 +488,7 @@ def test_in_a_notebook_the_progress_bar_is_one_output_however_often_it_moves(tmp
 def test_the_first_gradients_are_those_of_the_untrained_network(small):
     """Against autograd by hand."""
     experiment, images = EXPERIMENTS["a2_batchnorm"], 64
-    table = train.measure_first_gradients(experiment, small, [3, 4], images)
+    table = loop.measure_first_gradients(experiment, small, [3, 4], images)
     torch.manual_seed(3)
     model = experiment.build_model()
     chosen = np.random.default_rng(3).permutation(len(small.train))[:images]
@@ -506,4 +509,4 @@ def test_the_first_gradients_are_those_of_the_untrained_network(small):
 )
 def test_processors_of_different_speed_have_different_names(told, name):
     text = f"processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {told}\n"
-    assert train.name_processor(text) == name
+    assert hardware.name_processor(text) == name

@@ -29,7 +29,7 @@ def start(tmp_path):
 
     def begin(target):
         return subprocess.Popen(
-            [sys.executable, "-m", "fer_lib.workflow", "--show-failed-logs", "--cores", "1", target],
+            [sys.executable, "-m", "fer_lib.extras.workflow", "--show-failed-logs", "--cores", "1", target],
             cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PROJECT)}, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

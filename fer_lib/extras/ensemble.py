@@ -5,9 +5,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from fer_lib.evaluate import estimate_mean, judge_aim
+from fer_lib.evaluate import judge_aim
 from fer_lib.metrics import calc_accuracy, calc_probabilities
 from fer_lib.record import Run
+from fer_lib.statistics import estimate_mean
 
 
 def read_probabilities(run: Run, split: str) -> np.ndarray:
@@ -128,7 +129,7 @@ def describe_student(students: list[Run], teachers: list[Run], labels: np.ndarra
     )
 
 
-def describe_aim(table: pd.DataFrame, aim: float, images: int) -> str:
+def describe_ensemble(table: pd.DataFrame, aim: float, images: int) -> str:
     """A sentence, in Markdown: how many members validation chooses of `tabulate_members`, what they reach together,
     with the 95% interval that so many test images give by themselves, and whether that is the aim (0-1) set before."""
     size = choose_size(table)

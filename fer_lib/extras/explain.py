@@ -7,8 +7,8 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from fer_lib.data import EMOTIONS, SIDE, Split
+from fer_lib.hardware import choose_hardware
 from fer_lib.preprocess import scale_pixels
-from fer_lib.train import choose_hardware
 
 BLOCK = 6
 """Side in pixels of the squares that are masked: 8 by 8 of them make a face."""

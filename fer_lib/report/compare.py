@@ -11,24 +11,24 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from fer_lib.costs import tabulate_costs
 from fer_lib.data import EMOTIONS, PROJECT
-from fer_lib.evaluate import (
+from fer_lib.evaluate import choose_view, collect_results, estimate_view
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.extras.reliability import (
     choose_temperature,
-    choose_view,
-    collect_results,
     estimate_accuracy,
     estimate_calibration,
     estimate_matched_accuracy,
-    estimate_mean,
-    estimate_view,
-    tabulate_costs,
 )
-from fer_lib.experiments import EXPERIMENTS
 from fer_lib.metrics import calc_confusion
 from fer_lib.models import count_multiply_adds
 from fer_lib.record import Run, read_published_runs, runs_folder
+from fer_lib.statistics import estimate_mean
 
 TEST_IMAGES = 3589  # of FER2013
+PEOPLE = (0.60, 0.70)
+"""Accuracy of people on FER2013: 65 ± 5% (Goodfellow et al. 2013, doi:10.1007/978-3-642-42051-1_16)."""
 
 # --- counted where FER2013 is at hand ---------------------------------------------------------
 
@@ -61,7 +61,7 @@ def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.nda
 def judge_mirrored(runs: list[Run], labels: dict[str, np.ndarray]) -> dict[str, dict]:
     """For each experiment that was judged by mirrored images too, what these answers are worth, as text save for the
     temperatures: `fitted`, on validation over its runs, and `temperature`, that one or 1, as
-    `evaluate.choose_temperature` says; the expected calibration error on validation and test, in percent, as it is
+    `reliability.choose_temperature` says; the expected calibration error on validation and test, in percent, as it is
     and with the fitted one; and, on the test split, of each class recall, precision and F1, in percent.
 
     labels: {split: int (N,)} of validation and test."""

@@ -1,6 +1,6 @@
 """Time reading, loading and training, each beside what a user would otherwise write.
 
-    python -m fer_lib.bench        prints a table and puts it into reports/bench.json, by hardware
+    python -m fer_lib.extras.bench        prints a table and puts it into reports/bench.json, by hardware
 
 Each pair is timed in turn, several times, and the medians are compared: on a shared machine
 two timings an hour apart say nothing about each other.
@@ -27,9 +27,11 @@ from tqdm import tqdm
 from fer_lib import __version__
 from fer_lib.augment import Augmentation
 from fer_lib.data import PROJECT, Split, find_data, load_data, read_csv
-from fer_lib.experiments import EXPERIMENTS, Experiment
+from fer_lib.experiment import Experiment
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.hardware import choose_hardware
+from fer_lib.loop import make_learner, one_hot, predict_logits, train_one_epoch
 from fer_lib.models import count_multiply_adds
-from fer_lib.train import choose_hardware, make_learner, one_hot, predict_logits, train_one_epoch
 
 REPEATS = 5
 IMAGES = 6400  # a hundred batches

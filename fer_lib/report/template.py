@@ -1,13 +1,6 @@
-"""The write-up: reports/paper.md, filled in from the records, as a page of the site and as reports/report.pdf; and
-the model card, reports/card.md, filled in likewise.
-
-    python -m fer_lib.paper
-
-It reads reports/ alone, so it gives the same with FER2013 at hand and without.
-"""
+"""What the write-up, the model card and the README's summary can ask for, filled in from the records."""
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,28 +10,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from fer_lib import __version__, claims, compare, plots
+from fer_lib import __version__, claims, plots
+from fer_lib.costs import describe_times, measure_cost, shorten_hardware, tabulate_costs
 from fer_lib.data import EMOTIONS, PROJECT
-from fer_lib.evaluate import (
-    Estimate,
-    choose_view,
-    collect_results,
-    compare_runs,
-    describe_times,
-    estimate_mean,
-    estimate_view,
-    format_markdown,
-    judge_aim,
-    measure_cost,
-    shorten_hardware,
-    tabulate_costs,
-)
-from fer_lib.experiments import EXPERIMENTS, Experiment, find_experiment, list_additions, list_treatments
+from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_view, format_markdown, judge_aim
+from fer_lib.experiment import Experiment
+from fer_lib.experiments import EXPERIMENTS, find_experiment, list_additions, list_treatments
 from fer_lib.models import count_multiply_adds, count_parameters
 from fer_lib.record import WEIGHTS, Run
-
-REPORTS = PROJECT / "reports"
-
+from fer_lib.report import compare
+from fer_lib.statistics import Effect, estimate_mean
 
 NETWORKS = {
     "a1_baseline": "convolutions of 32, 64, 128; head of 128",
@@ -54,6 +35,7 @@ NETWORKS = {
     "b4_cnn_lstm": "convolutions of 32, 64 and three of 128, a block, an LSTM of 128 over the 6×6 places",
     "b5_attention": "the same, self-attention of four heads in place of the LSTM",
 }
+
 """The networks of the reports in words, for a table."""
 
 
@@ -275,7 +257,9 @@ class Records:
     # --- figures --------------------------------------------------------------------------------
 
     def draw_ladder(self, caption: str) -> str:
-        return self._draw("ladder", caption, lambda: plots.plot_ladder(compare.group_by_report(self.runs)))
+        return self._draw(
+            "ladder", caption, lambda: plots.plot_ladder(compare.group_by_report(self.runs), compare.PEOPLE)
+        )
 
     def draw_statements(self, caption: str) -> str:
         return self._draw("statements", caption, lambda: plots.plot_statements(self.list_own(), self.verdicts))
@@ -308,7 +292,7 @@ class Records:
         return f"![{caption}]({name}.svg)"
 
 
-def _format_points(effect: Estimate) -> str:
+def _format_points(effect: Effect) -> str:
     low, mean, high = (f"{100 * value:+.1f}" for value in (effect.low, effect.mean, effect.high))
     return f"{mean} points (95% interval {low} to {high})"
 
@@ -328,38 +312,3 @@ def fill_in(text: str, folder: Path) -> str:
     methods = {name: getattr(records, name) for name in dir(records) if not name.startswith("_")}
     filled = template.render(**methods, dict=dict).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
     return re.sub(r"(?<!\w)-(?=\d)", "−", filled) + "\n"
-
-
-def make_pdf(text: str, folder: Path, target: Path) -> None:
-    """Typeset Markdown whose figures are in the folder; the same text gives the same file."""
-    import pypandoc
-    import typst
-
-    source = folder / "paper.typ"
-    text = re.sub(r"(?<=[\w+])'(?=s\b)", "’", text)  # after a plus sign typst takes it for an opening quote
-    text = re.sub(r"\n\n(?=Table \d+\. )", "\n\n: ", text)  # a caption in pandoc's Markdown, which the site's lacks
-    whole = (
-        "```{=typst}\n#show figure: set figure(placement: none)\n```\n\n"  # the end is tables, each under its heading
-    )
-    text = text.replace("## Reproducibility checklist", f"{whole}## Reproducibility checklist", 1)
-    options = [f"--template={REPORTS / 'paper.typ'}", "--shift-heading-level-by=-1", "--columns=400"]
-    pypandoc.convert_text(text, "typst", "markdown-citations", extra_args=options, outputfile=str(source))
-    # With tags, where a page ends can be an "internal error" (github.com/typst/typst/issues/8487); the site has them.
-    options = {"ignore_system_fonts": True, "timestamp": 0, "pdf_tags": False}
-    typst.compile(str(source), output=str(target), root=str(folder), **options)
-
-
-def main() -> None:
-    folder = REPORTS / "paper"
-    folder.mkdir(exist_ok=True)
-    text = fill_in((REPORTS / "paper.md").read_text(encoding="utf-8"), folder)
-    (folder / "index.md").write_text(text, encoding="utf-8")
-    card = fill_in((REPORTS / "card.md").read_text(encoding="utf-8"), folder)
-    (REPORTS / "model_card.md").write_text(card, encoding="utf-8")
-    make_pdf(text, folder, REPORTS / "report.pdf")
-    shutil.copy(folder / "ladder.svg", REPORTS)  # README shows it
-    print(f"report.pdf, model_card.md and {folder.name}/ in {REPORTS.name}/ are made from the records")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,14 +12,18 @@ import itertools
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
-from fer_lib import record
 from fer_lib.data import PROJECT, Dataset, load_data
-from fer_lib.experiments import Experiment, find_experiment
+from fer_lib.experiment import Experiment
+from fer_lib.experiments import find_experiment
+from fer_lib.loop import find_best
+from fer_lib.record import runs_folder
+from fer_lib.storage import RecordError, claim, read_json, tell_failed_writes, write_json
 from fer_lib.track import MODES, mirror_run
-from fer_lib.train import find_best, fit
+from fer_lib.train import fit
 
 REMEDY = "git restore brings a published trial back; once it is deleted, make search trains it anew"
 SEED = 0  # the seeds of the published runs tell how far a trial's accuracy is chance
@@ -69,8 +73,8 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
         if result["data"]["fingerprint"] == dataset.fingerprint and experiment.matches(result["config"]):
             return result
         if dataset.name == "fer2013":
-            raise record.RecordError(path, "the record is of another config or of other data than is asked for", REMEDY)
-    with record.claim(path) as work, mirror_run(experiment, dataset, SEED, work, wandb_mode) as mirror:
+            raise RecordError(path, "the record is of another config or of other data than is asked for", REMEDY)
+    with claim(path) as work, mirror_run(experiment, dataset, SEED, work, wandb_mode) as mirror:
         fitted = fit(experiment, dataset, SEED, work, mirror)
         best = fitted.history[find_best(fitted.history) - 1]
         result = {
@@ -82,23 +86,23 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
             "epochs": len(fitted.history),
             "environment": fitted.environment,
         }
-        with record.tell_failed_writes(path.parent):
-            record.write_json(work / "trial.json", result)
+        with tell_failed_writes(path.parent):
+            write_json(work / "trial.json", result)
             (work / "trial.json").replace(path)  # whole or not at all
     return read_trial(path)
 
 
 def read_trial(path: Path) -> dict:
     """The record of one trial. Raises RecordError if it is damaged."""
-    result = record.read_json(path, REMEDY)
+    result = read_json(path, REMEDY)
     try:
         accuracy, epochs = result["validation_accuracy"], result["epochs"]
         named = name_trial(result["trial"]) == path.stem and 0 <= accuracy <= 1 and 1 <= result["best_epoch"] <= epochs
         whole = named and result["environment"]["seconds"] >= 0 and {"data", "config"} <= set(result)
     except (AttributeError, KeyError, TypeError) as error:
-        raise record.RecordError(path, f"damaged ({type(error).__name__}: {error})", REMEDY) from error
+        raise RecordError(path, f"damaged ({type(error).__name__}: {error})", REMEDY) from error
     if not whole:
-        raise record.RecordError(path, "its content does not fit together or its name", REMEDY)
+        raise RecordError(path, "its content does not fit together or its name", REMEDY)
     return result
 
 
@@ -134,11 +138,12 @@ def describe_search(family: str, trials: pd.DataFrame) -> str:
 
 def trials_folder(family: str, data: str) -> Path:
     """Where the trials of a family lie: beside the runs."""
-    return record.runs_folder().parent / "sweeps" / family / data
+    return runs_folder().parent / "sweeps" / family / data
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fer_lib.search", description="Train one trial and record it.")
+    prog = "python -m fer_lib.extras.search"
+    parser = argparse.ArgumentParser(prog=prog, description="Train one trial and record it.")
     parser.add_argument("family", choices=list_families())
     parser.add_argument("--learning_rate", type=float, required=True, help="of Adam")
     parser.add_argument("--drop_threshold", type=float, required=True, help="probability of dropout, 0-1")
@@ -153,6 +158,13 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, RuntimeError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{family} {name_trial(options)}: validation {result['validation_accuracy']:.1%}")
+
+
+def measure_sensitivity(trials: pd.DataFrame) -> pd.Series:
+    """How far validation accuracy lies apart over the learning rates of a search, 0-1: one number for each
+    dropout and width, by (drop_threshold, filters of the first convolution). trials: of `search.read_trials`."""
+    width = trials["kernels"].str.split("-").str[0].astype(int).rename("width")
+    return trials.groupby(["drop_threshold", width])["validation_accuracy"].agg(np.ptp)
 
 
 if __name__ == "__main__":

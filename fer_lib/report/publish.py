@@ -2,38 +2,26 @@
 FER2013 is at hand, what needs its images and labels: reports/verdicts.csv, gradients.csv, method.json, confusions.json
 and facts.json.
 
-python -m fer_lib.results
+python -m fer_lib.report.publish
 """
 
 import json
 
 import pandas as pd
 
-from fer_lib.claims import (
-    QUESTIONS,
-    judge_claims,
-    list_measured,
-    read_claims,
-    read_verdicts,
-    tabulate_statements,
-    try_method,
-)
-from fer_lib.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, read_bench
+from fer_lib.claims import QUESTIONS, REPORTS, read_claims, read_verdicts, tabulate_statements
+from fer_lib.costs import describe_times, shorten_hardware, tabulate_costs
 from fer_lib.data import PROJECT, Dataset, find_data, load_data, load_votes
-from fer_lib.ensemble import group_candidates, tabulate_pools
-from fer_lib.evaluate import (
-    collect_results,
-    describe_times,
-    estimate_mean,
-    format_markdown,
-    shorten_hardware,
-    tabulate_costs,
-)
+from fer_lib.evaluate import collect_results, format_markdown
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.explore import collect_facts, list_subsets
-from fer_lib.paper import REPORTS, fill_in
+from fer_lib.extras.ensemble import group_candidates, tabulate_pools
+from fer_lib.extras.explore import collect_facts, list_subsets
+from fer_lib.loop import measure_first_gradients
 from fer_lib.record import Run, read_published_runs
-from fer_lib.train import measure_first_gradients
+from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, read_bench
+from fer_lib.report.judge import judge_claims, list_measured, try_method
+from fer_lib.report.template import fill_in
+from fer_lib.statistics import estimate_mean
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 

@@ -1,0 +1,94 @@
+"""What training takes: minutes, speed, and the hardware that these are of."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+
+def measure_cost(run) -> dict[str, float]:
+    """What a run takes where nothing else is in its way, from its median epoch, or median epochs if the first ones had
+    smaller images, or asked teachers whose answers the later ones repeat: typical_minutes in all, epoch_seconds in the
+    mean, and typical_speed in training images/s. Sums over the epochs, which environment has, hold every pause and all
+    other work on the machine."""
+    seconds, recipe = run.history["seconds"], run.experiment.recipe
+    first = np.arange(len(seconds)) < max(recipe.small_share * run.experiment.epochs, recipe.draws)
+    typical = sum(len(part) * part.median() for _, part in seconds.groupby(first))
+    return {
+        "epoch_seconds": typical / len(seconds),
+        "typical_minutes": typical / 60,
+        "typical_speed": run.environment["images_per_second"] * run.environment["seconds"] / typical,
+    }
+
+
+def shorten_hardware(name: str) -> str:
+    """A CPU's name, as it gives it itself, without what tells no one anything."""
+    return re.sub(r"\(R\)|CPU @.*| Processor", "", name)
+
+
+def name_hardware(environment: dict) -> str:
+    """What a run's times are of: its hardware, and how many threads where a CPU had more than the usual one."""
+    name, threads = shorten_hardware(environment["hardware"]), environment["threads"]
+    return name + (f", {threads} threads" if threads > 1 and not name.startswith("NVIDIA") else "")
+
+
+COSTS = ["epoch_seconds", "typical_minutes", "typical_speed"]
+
+
+def tabulate_costs(runs: list) -> pd.DataFrame:
+    """What a run of each experiment takes, a row an experiment, by name: medians of what `measure_cost` gives, the
+    `hardware` they are of, and, if it is not the others', a `note`, " (AMD EPYC with AVX-512)", and a `mark`, "*".
+
+    What different machines or numbers of threads take cannot be compared: runs count if they were on the hardware
+    that most of these experiments have a run on; an experiment with none there is measured where most of its own
+    were.
+
+    Raises ValueError if there are no runs."""
+    if not runs:
+        raise ValueError("no experiment has so many runs on record; ask for fewer")
+    table, rows = pd.DataFrame([_describe_cost(run) for run in runs]), {}
+    common = table.groupby("hardware", sort=False)["experiment"].nunique().idxmax()
+    for name, group in table.groupby("experiment", sort=False):
+        hardware = common if common in group["hardware"].to_numpy() else group["hardware"].mode()[0]
+        costs = group.loc[group["hardware"] == hardware, COSTS].median()
+        note, mark = ("", "") if hardware == common else (f" ({hardware})", "*")
+        rows[name] = {**costs, "hardware": hardware, "note": note, "mark": mark}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _describe_cost(run) -> dict:
+    return measure_cost(run) | {"experiment": run.experiment.name, "hardware": name_hardware(run.environment)}
+
+
+def describe_times(runs: list) -> str:
+    """What the times are of that a table of these runs has with the marks of `tabulate_costs`, in a sentence."""
+    costs = tabulate_costs(runs)
+    common, marked = (costs.loc[costs["mark"] == mark, "hardware"].unique() for mark in ("", "*"))
+    others = (
+        f", those with * on {' or '.join(marked)}; times of different hardware cannot be compared"
+        if len(marked)
+        else ""
+    )
+    return f"Times are measured on {common[0]}{others}."
+
+
+def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0.65, 0.70)) -> pd.DataFrame:
+    """Minutes of training until validation accuracy first reaches each share (0-1): a row a step, the median over
+    its runs, how many of them get there if not all do, and the hardware, since minutes on one say nothing of another.
+    An epoch counts as at most twice the run's median one: what is longer was a pause."""
+    rows = {}
+    for runs in groups:
+        row = {}
+        for share in shares:
+            minutes = []
+            for run in runs:
+                reached = run.history["validation_accuracy"] >= share
+                if reached.any():
+                    seconds = run.history["seconds"].clip(upper=2 * run.history["seconds"].median())
+                    minutes.append(seconds.iloc[: reached.argmax() + 1].sum() / 60)
+            told = f"{np.median(minutes):.1f}" if minutes else "—"
+            few = f" ({len(minutes)} of {len(runs)} runs)" if 0 < len(minutes) < len(runs) else ""
+            row[f"minutes to {share:.0%}"] = told + few
+        row["hardware"] = ", ".join(sorted({name_hardware(run.environment) for run in runs}))
+        rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = row
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,135 @@
+"""What a run is made of, save for its seed and its data."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from torch import nn
+
+from fer_lib.augment import Augmentation
+from fer_lib.data import SIDE
+from fer_lib.models import MODELS
+from fer_lib.preprocess import EVEN
+from fer_lib.recipe import VIEWS, Recipe
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a run is made of, save for its seed and its data.
+
+    name: the step first; report: "A", "B", "D" for the dispute over flips, "S" for the strong model, "C" for the
+    reports' steps in a training that converges, "R" for what may explain report A's regime, "V" for FER+'s votes;
+    step: as in the report;
+    title: a few words for tables and figures; reported: the report's accuracy in training and
+    on validation, 0-1, where it gives them; model: a name in `MODELS`;
+    options: what the model is built with, as pairs of name and value;
+    scale: divide the pixels by 255; balance: bring every class of the training split up to the largest one's size,
+    or, with upsampling, to so many times that size;
+    augmentation: of the training images, drawn anew whenever one is seen;
+    epochs: at most; patience: stop after so many epochs without a better validation
+    accuracy; batch_size: images; learning_rate: of the optimizer, at its highest; recipe: how the weights are
+    found with it; views: further views of each image, in `recipe.VIEWS`, under which the trained network is judged too;
+    teachers: experiments whose trained networks, those on record with their weights, are learnt from beside the labels;
+    votes: learn the shares of FER+'s votes in place of FER2013's labels. It is other annotation: such a network is
+    compared with none that never saw it, nor joined with any.
+
+    Raises ValueError, naming the field, for a value that cannot be trained with.
+    """
+
+    name: str
+    report: str
+    step: str
+    title: str
+    reported: tuple[float, float] | None
+    model: str
+    options: tuple[tuple[str, object], ...] = ()
+    scale: bool = True
+    balance: bool = False
+    upsampling: tuple[float, ...] = EVEN
+    augmentation: Augmentation = Augmentation()
+    epochs: int = 30
+    patience: int = 5
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    recipe: Recipe = Recipe()
+    views: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
+    votes: bool = False
+
+    def __post_init__(self):
+        if self.model not in MODELS:
+            raise ValueError(f"model: no {self.model!r}; there are {', '.join(MODELS)}")
+        for field, least in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{field}: {value!r}, expected a whole number of at least {least}")
+        rate = self.learning_rate
+        if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 < rate < float("inf"):
+            raise ValueError(f"learning_rate: {rate!r}, expected a number above 0")
+        if self.augmentation.changes_light and not self.scale:
+            raise ValueError("scale: shift, light and erasing are of pixels scaled to 0-1")
+        if unknown := set(self.views) - set(VIEWS):
+            raise ValueError(f"views: no {', '.join(sorted(unknown))}; there are {', '.join(VIEWS)}")
+
+    def build_model(self) -> nn.Module:
+        """The network, with fresh weights from the default generator."""
+        return MODELS[self.model](**dict(self.options))
+
+    @property
+    def label(self) -> str:
+        """Its step; of one of the dispute, whose steps no report has, its title, which names the step it varies."""
+        return self.title if self.report == "D" else self.step
+
+    @property
+    def family(self) -> str:
+        """Experiments of one family can be taken to scatter about alike over seeds: a report's steps and the dispute's
+        runs of its network, the way to the strong model, and so on."""
+        if self.report == "D":
+            return self.name[1].upper()
+        return self.step[:2] if self.report == "C" else self.report
+
+    @property
+    def side(self) -> int:
+        """Side in pixels of what of each image its network is shown."""
+        return self.augmentation.window or SIDE
+
+    @property
+    def config(self) -> dict:
+        """All that can change a result, as plain values of JSON; the words that only describe are left out."""
+        described = ("name", "report", "step", "title", "reported")
+        config = {key: value for key, value in asdict(self).items() if key not in described}
+        return json.loads(json.dumps(config | {"options": dict(self.options)}))
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits that differ where `config` differs; a new field at its default leaves them as they were."""
+        chosen = _list_changes(self.config, self._defaults())
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
+
+    def matches(self, config: dict) -> bool:
+        """Whether a recorded config is this one. A field that did not exist when the record was
+        written counts as its default, which must therefore mean "as before"."""
+        return _fill(config, self._defaults()) == self.config
+
+    def has_network(self, config: dict) -> bool:
+        """Whether a recorded config, however it was trained, is of this very network."""
+        return all(config[key] == self.config[key] for key in ("model", "options"))
+
+    def _defaults(self) -> dict:
+        return Experiment(self.name, self.report, self.step, self.title, self.reported, self.model).config | {
+            "model": ""
+        }
+
+
+def _list_changes(config: dict, defaults: dict) -> dict:
+    """What of a config is not at its default, in the groups too."""
+    changes = {key: value for key, value in config.items() if value != defaults.get(key)}
+    return {
+        key: _list_changes(value, defaults[key]) if isinstance(value, dict) else value for key, value in changes.items()
+    }
+
+
+def _fill(config: dict, defaults: dict) -> dict:
+    """A config with the defaults for what it lacks, in the groups too."""
+    groups = {key: _fill(config.get(key, {}), value) for key, value in defaults.items() if isinstance(value, dict)}
+    return defaults | config | groups

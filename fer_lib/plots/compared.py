@@ -1,0 +1,257 @@
+"""Figures that set many experiments side by side."""
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from fer_lib.evaluate import collect_results, compare_runs
+from fer_lib.plots.style import (
+    AFTER,
+    BEFORE,
+    LOST,
+    OTHERS,
+    SPLIT_COLOURS,
+    WIDTH,
+    WON,
+    join_names,
+    make_figure,
+    name_step,
+    set_title,
+)
+from fer_lib.statistics import estimate_mean
+
+EFFECTS = {
+    "validation_accuracy": "validation accuracy",
+    "test_accuracy": "test accuracy",
+    "last_gap_clean": "gap from training to validation, clean",
+}
+
+
+def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
+    """What each treatment changes, for several architectures: validation and test accuracy and the gap, each against
+    the architecture's own beginning, with 95% intervals.
+
+    groups: {architecture: (runs to begin with, [runs of a treatment, ...])}, the same treatments for each."""
+    figure, panels = make_figure(
+        1, len(EFFECTS), figsize=(WIDTH, 1.8 + 0.45 * len(next(iter(groups.values()))[1])), sharey=True
+    )
+    colours, best = dict(zip(groups, (BEFORE, AFTER))), {}
+    for axes, (metric, label) in zip(panels, EFFECTS.items()):
+        axes.axvline(0, color="black", linewidth=0.8)
+        for side, (name, (start, treated)) in enumerate(groups.items()):
+            changes = [compare_runs(start, runs, metric) for runs in treated]
+            places = np.arange(len(treated)) + 0.15 * (2 * side - 1)
+            axes.hlines(places, [c.low for c in changes], [c.high for c in changes], color=colours[name], linewidth=2)
+            axes.plot([c.mean for c in changes], places, "o", color=colours[name], markersize=5, label=name)
+            if metric == "validation_accuracy":
+                top = int(np.argmax([c.mean for c in changes]))
+                best[name] = f"{_treatment(treated[top])} in {name} ({100 * changes[top].mean:+.1f})"
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}")
+        axes.set_xlabel(f"{label}\n(points)", fontsize=8)
+        axes.grid(axis="y", visible=False)
+    panels[0].set_yticks(range(len(treated)), [_treatment(runs) for runs in treated])
+    panels[0].set_ylim(len(treated) - 0.5, -0.5)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
+    set_title(figure, f"Most points gained on validation: {join_names(list(best.values()))}")
+    return figure
+
+
+def _treatment(runs: list) -> str:
+    """What is done to the images of these runs."""
+    augmentation, words = runs[0].experiment.augmentation, []
+    for field, word in (("flip", "flip"), ("rotation", "rotation"), ("crop_padding", "crop"), ("shift", "shift")):
+        words += [word] * bool(getattr(augmentation, field))
+    return ", ".join(["balanced"] * runs[0].experiment.balance + words) or "untreated"
+
+
+def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> Figure:
+    """Validation and test accuracy of every step, with intervals, beside what its report gives, a panel a report.
+
+    reports: {name: the runs of each of its steps}; people: between what accuracies people lie, 0-1."""
+    counts = [len(groups) for groups in reports.values()]
+    figure, panels = make_figure(
+        1, len(reports), figsize=(WIDTH, 4), sharey=True, squeeze=False, width_ratios=[count + 1 for count in counts]
+    )
+    told = []
+    for axes, (name, groups) in zip(panels[0], reports.items()):
+        axes.axhspan(*people, color="#EEEEEE", zorder=0, label="people (published)")
+        for split, offset in (("validation", -0.13), ("test", 0.13)):
+            found = [estimate_mean(collect_results(runs)[f"{split}_accuracy"]) for runs in groups]
+            for place, effect in enumerate(found):
+                axes.vlines(place + offset, effect.low, effect.high, color=SPLIT_COLOURS[split], linewidth=2)
+            means = [effect.mean for effect in found]
+            if split == "validation":
+                best = int(np.argmax(means))
+            label = f"measured, {split}: mean, 95% interval"
+            axes.plot(np.arange(len(found)) + offset, means, "o", color=SPLIT_COLOURS[split], markersize=5, label=label)
+        reported = [(p, runs[0].experiment.reported) for p, runs in enumerate(groups)]
+        known = [(place - 0.13, shares[1]) for place, shares in reported if shares]
+        if known:
+            axes.plot(*zip(*known), "D", color="black", markerfacecolor="none", label="reported, validation")
+        told.append(f"{found[best].format()}% ({groups[best][0].experiment.step})")
+        axes.set_title(name, fontsize=9)
+        axes.set_xticks(range(len(groups)), [runs[0].experiment.step for runs in groups], fontsize=8)
+        axes.set(xlabel="step", xlim=(-0.5, len(groups) - 0.5))
+        axes.grid(axis="x", visible=False)
+    panels[0, 0].set_ylabel("accuracy")
+    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    handles = {label: h for axes in panels[0] for h, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=4)
+    set_title(figure, f"Test accuracy of the best step on validation: {join_names(told)}")
+    return figure
+
+
+def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
+    """What each step brings over the one that it changes, on validation and test, with 95% interval.
+
+    pairs: the runs of the step before and of the step in question."""
+    figure, axes = make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(pairs)))
+    axes.axvline(0, color="black", linewidth=0.8)
+    for split, offset in (("validation", -0.13), ("test", 0.13)):
+        metric = f"{split}_accuracy"
+        gains = [compare_runs(*pair, metric) for pair in pairs]
+        places, colour = np.arange(len(gains)) + offset, SPLIT_COLOURS[split]
+        axes.hlines(places, [gain.low for gain in gains], [gain.high for gain in gains], color=colour, linewidth=2)
+        axes.plot([gain.mean for gain in gains], places, "o", color=colour, label=f"{split}: mean, 95% interval")
+        if split == "validation":
+            steps = [after[0].experiment.step for _, after in pairs]
+            helping = [f"{step} ({gain.format(sign=True)})" for step, gain in zip(steps, gains) if gain.low > 0]
+    names = [f"{before[0].experiment.step} to {name_step(after[0])}" for before, after in pairs]
+    axes.set(yticks=range(len(gains)), yticklabels=names)
+    axes.set_xlabel("gain, in points of accuracy")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
+    axes.set_ylim(len(gains) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    many = f"{len(helping)} gain{'s' * (len(helping) == 1)}" if helping else "none gains"
+    told = f": {join_names(helping)}" if helping else ""
+    set_title(figure, f"Of {len(gains)} steps, {many} beyond chance on validation{told}")
+    return figure
+
+
+VERDICT_COLOURS = {"true": WON, "false": LOST, "too small to matter": OTHERS[0], "undecided": BEFORE}
+
+
+def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
+    """The effect that each statement was judged by, with its interval, and what its report gives: accuracies and gaps
+    each on an axis of their own, in points. Arguments of `claims.read_claims` and `claims.read_verdicts`."""
+    measured = [s for s in statements if s.quantity and s.quantity.unit == "points" and s.number in verdicts.index]
+    measured = [s for s in measured if not pd.isna(verdicts.loc[s.number, "effect"])]
+    accuracies = [s for s in measured if s.quantity.column == "validation_accuracy"]
+    parts = [part for part in (accuracies, [s for s in measured if s not in accuracies]) if part]
+    figure, panels = make_figure(
+        len(parts), 1, figsize=(WIDTH, 1.8 + 0.3 * len(measured)), height_ratios=[len(part) + 1 for part in parts],
+        squeeze=False,
+    )  # fmt: skip
+    for axes, part in zip(panels[:, 0], parts):
+        _draw_statements(axes, part, verdicts)
+        matters = {100 * statement.quantity.matters for statement in part}
+        band = f"grey: within {matters.pop():g} point" if len(matters) == 1 else "no grey band"
+        what = "validation accuracy" if part is accuracies else "gaps, and other shares"
+        axes.set_xlabel(f"effect on {what}, in points ({band})", fontsize=8)
+    found = set(verdicts.loc[[statement.number for statement in measured], "verdict"])
+    for name in (name for name in VERDICT_COLOURS if name in found):
+        panels[0, 0].plot([], [], "o-", color=VERDICT_COLOURS[name], label=name)
+    panels[0, 0].plot([], [], "D", color="black", markerfacecolor="none", label="reported")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
+    counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
+    told = [f"{counts[name]} {name}" for name in VERDICT_COLOURS if name in counts]
+    set_title(figure, f"Of {len(measured)} statements measured in points {join_names(told)}")
+    return figure
+
+
+def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
+    axes.axvline(0, color="black", linewidth=0.8)
+    matters = {statement.quantity.matters for statement in statements}
+    if len(matters) == 1:
+        axes.axvspan(-min(matters), min(matters), color="#EEEEEE", zorder=0)
+    for place, statement in enumerate(statements):
+        row = verdicts.loc[statement.number]
+        colour = VERDICT_COLOURS[row["verdict"]]
+        axes.hlines(place, row["low"], row["high"], color=colour, linewidth=2)
+        axes.plot(row["effect"], place, "o", color=colour, markersize=4)
+        if not np.isnan(statement.reported):
+            axes.plot(statement.reported, place, "D", color="black", markerfacecolor="none", markersize=6)
+    labels = [textwrap.fill(f"{statement.number}  {statement.says}", 56) for statement in statements]
+    axes.set_yticks(range(len(statements)), labels, fontsize=7)
+    axes.set_ylim(len(statements) - 0.5, -0.5)
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
+    axes.grid(axis="y", visible=False)
+
+
+def plot_method(method: dict) -> Figure:
+    """The method of judging tried on itself: halves of one experiment's runs against each other, and how often an
+    effect of each size would be found. method: of `judge.try_method`."""
+    figure, (left, right) = make_figure(1, 2, figsize=(WIDTH, 3.6))
+    values = np.array(method["reach"])
+    left.hist(values, np.arange(0, max(2, values.max()) + 0.125, 0.125), color=BEFORE)
+    left.axvline(1, color=LOST, linestyle="--", linewidth=1.4, label="beyond: told apart")
+    left.set(
+        xlabel="difference of two halves, in half-widths of its interval", ylabel="divisions of one experiment's runs"
+    )
+    left.legend(fontsize=8)
+    points = 100 * np.array(method["effects"])
+    for (words, by_seeds), colour in zip(method["power"].items(), (BEFORE, AFTER)):
+        for (seeds, shares), style in zip(by_seeds.items(), (":", "-")):
+            right.plot(points, shares, f"o{style}", color=colour, markersize=4, label=f"{words}, {seeds} runs each")
+    right.axhline(0.05, color=LOST, linestyle="--", linewidth=1.2)
+    right.axvspan(0, 1, color="#EEEEEE", zorder=0)
+    right.set(xlabel="true effect on validation accuracy (points)", ylabel="share of trials in which it is found")
+    right.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    right.legend(fontsize=7.5, loc="lower right")
+    two = method["effects"].index(0.02)
+    few, many = ([shares[seeds][two] for shares in method["power"].values()] for seeds in ("3", "10"))
+    set_title(
+        figure,
+        f"Where there is no difference, {method['different']:.1%} of {method['divisions']} comparisons find one; "
+        f"a true effect of two points is found by three runs in {min(few):.0%} of trials or more, by ten in "
+        f"{min(many):.0%}",
+    )
+    return figure
+
+
+def plot_regime(groups: list[list], reported: list) -> Figure:
+    """Validation accuracy against accuracy in training, as met, epoch by epoch: a line a run, the report's points.
+
+    groups: the runs of each step; reported: experiments with a report's accuracies."""
+    figure, axes = make_figure(figsize=(WIDTH, 5))
+    colours = dict(zip([runs[0].experiment.step for runs in groups], sns.color_palette("viridis", len(groups))))
+    for runs in groups:
+        step = runs[0].experiment.step
+        for number, run in enumerate(runs):
+            label = name_step(run) if number == 0 else None
+            axes.plot(
+                run.history["train_accuracy"], run.history["validation_accuracy"], color=colours[step], label=label,
+                linewidth=1.2, alpha=0.8,
+            )  # fmt: skip
+    for experiment in reported:
+        train, validation = experiment.reported
+        colour = colours.get(experiment.step, "black")
+        axes.plot(train, validation, "D", color=colour, markeredgecolor="black", markersize=8, zorder=4)
+        axes.annotate(experiment.step, (train, validation), xytext=(7, -3), textcoords="offset points", fontsize=8)
+    axes.plot([], [], "D", color="white", markeredgecolor="black", label="reported")
+    axes.set(xlabel="accuracy in training, as met", ylabel="validation accuracy", xlim=(0.28, 1), ylim=(0.4, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, 0))
+    axes.legend(fontsize=8, loc="lower right")
+    above = [experiment.step for experiment in reported if _lies_above(experiment, groups)]
+    set_title(
+        figure,
+        f"At the training accuracy that report A gives, validation is lower here in {len(above)} of {len(reported)} "
+        f"steps ({join_names(above)})"
+        if above
+        else "At report A's training accuracies validation is as high here",
+    )
+    return figure
+
+
+def _lies_above(experiment, groups: list[list]) -> bool:
+    """Whether a report's validation accuracy is above what the runs of that step have at its training accuracy."""
+    train, validation = experiment.reported
+    (runs,) = [runs for runs in groups if runs[0].experiment.name == experiment.name]
+    met = [np.interp(train, *np.sort(run.history[["train_accuracy", "validation_accuracy"]], axis=0).T) for run in runs]
+    return validation > np.mean(met)

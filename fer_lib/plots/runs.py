@@ -1,0 +1,256 @@
+"""Figures of the runs of one step and the step that it is compared with."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
+
+from fer_lib.data import EMOTIONS
+from fer_lib.evaluate import collect_results
+from fer_lib.metrics import calc_confusion, calc_recall
+from fer_lib.plots.style import (
+    AFTER,
+    BEFORE,
+    LOST,
+    SPLIT_COLOURS,
+    WIDTH,
+    WON,
+    join_names,
+    make_figure,
+    name_step,
+    set_title,
+)
+from fer_lib.statistics import choose_confidence, estimate_contrast, estimate_mean, moderate_variances
+
+
+def plot_curves(before: list, after: list) -> Figure:
+    """Accuracy and loss over the epochs, in training and on validation: each run thin, the best epoch of each marked.
+
+    before, after: the runs of the step compared with and of the step in question."""
+    figure, panels = make_figure(1, 2, figsize=(WIDTH, 3.8))
+    for runs, colour in ((before, BEFORE), (after, AFTER)):
+        for number, run in enumerate(runs):
+            table, best = run.history, run.results["best_epoch"]
+            for axes, metric in zip(panels, ("accuracy", "loss")):
+                name = name_step(run) if number == 0 else None
+                axes.plot(table["epoch"], table[f"train_{metric}"], color=colour, linestyle=":", linewidth=1.4)
+                axes.plot(table["epoch"], table[f"validation_{metric}"], color=colour, linewidth=1.4, label=name)
+                at_best = table[f"validation_{metric}"].iloc[best - 1]
+                axes.plot(best, at_best, "o", color=colour, markersize=5, markeredgecolor="white", zorder=3)
+    panels[0].set(xlabel="epoch", ylabel="accuracy")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[1].set(xlabel="epoch", ylabel="cross-entropy (nats)")
+    panels[0].plot([], [], ":", color="black", label="in training")
+    panels[0].plot([], [], "-", color="black", label="on validation (● best epoch)")
+    panels[0].legend(fontsize=8)
+    gaps = [estimate_mean(collect_results(runs)["last_gap"]) for runs in (before, after)]
+    set_title(
+        figure,
+        f"At the end of training the gap to validation is {gaps[0].format()} points for "
+        f"{before[0].experiment.step}, {gaps[1].format()} for {after[0].experiment.step}",
+    )
+    return figure
+
+
+def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> Figure:
+    """One metric of every run of several steps, with mean and 95% interval, and the report's figure where it gives one.
+
+    metric: validation_accuracy or test_accuracy; the reports' figures are of validation."""
+    figure, axes = make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(groups)))
+    means = []
+    for place, runs in enumerate(groups):
+        values = collect_results(runs)[metric]
+        mean = estimate_mean(values)
+        means.append(mean)
+        axes.hlines(place, mean.low, mean.high, color=AFTER, linewidth=2)
+        axes.plot(values, [place] * len(values), "|", color=AFTER, markersize=9)
+        axes.plot(mean.mean, place, "o", color=AFTER, label="measured: mean, 95% interval, runs" if not place else None)
+    reported = [(runs[0].experiment.reported, place) for place, runs in enumerate(groups)]
+    known = [(shares[1], place) for shares, place in reported if shares and metric == "validation_accuracy"]
+    if known:
+        axes.plot(*zip(*known), "D", color="black", markerfacecolor="none", label="reported, one run")
+    axes.set(yticks=range(len(groups)), yticklabels=[name_step(runs[0]) for runs in groups])
+    axes.set_xlabel(f"{metric.split('_')[0]} accuracy at the best epoch")
+    low, high = axes.get_xlim()
+    if narrow := high - low < 0.08:  # the other locator would halve the points, to which the labels are rounded
+        axes.set_xlim(np.floor(100 * low) / 100, np.ceil(100 * high) / 100)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.xaxis.set_major_locator(MultipleLocator(0.01) if narrow else MaxNLocator(8, steps=[1, 2, 5]))
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    best = int(np.argmax([mean.mean for mean in means]))
+    set_title(
+        figure,
+        f"{metric.split('_')[0].capitalize()}: {groups[best][0].experiment.step} is best in the mean, "
+        f"{means[best].format()}%; the steps lie within {100 * np.ptp([mean.mean for mean in means]):.1f} points",
+    )
+    return figure
+
+
+def plot_gaps(groups: list[list]) -> Figure:
+    """Accuracy in training, as met and clean, beside that on validation at the last epoch, and the gap between them."""
+    figure, axes = make_figure(figsize=(WIDTH, 1.6 + 0.7 * len(groups)))
+    rows = [(runs, kind) for runs in groups for kind in ("as met", "clean")]
+    gaps = []
+    for place, (runs, kind) in enumerate(rows):
+        table, suffix = collect_results(runs), "_clean" if kind == "clean" else ""
+        shares = {"train": table[f"last_train_accuracy{suffix}"], "validation": table["last_validation_accuracy"]}
+        axes.hlines(place, *(values.mean() for values in shares.values()), color="#BBBBBB", linewidth=3, zorder=1)
+        for name, values in shares.items():
+            axes.scatter(
+                values, [place] * len(values), s=18, color=SPLIT_COLOURS[name], zorder=2, label=None if place else name
+            )
+        gaps.append(estimate_mean(table[f"last_gap{suffix}"]))
+    names = [f"{name_step(runs[0])}, {kind}\n{gap.format()} points" for (runs, kind), gap in zip(rows, gaps)]
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
+    axes.set_xlabel("accuracy at the last epoch, each run a point")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # labels are of whole points
+    axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    steps = [f"{round(100 * gap.mean)} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
+    set_title(
+        figure,
+        f"Gap from training to validation in points: as met {join_names(steps[::2])}; clean {join_names(steps[1::2])}",
+    )
+    return figure
+
+
+def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure:
+    """Norm of the gradient of each layer of weights over the epochs, a panel for each step.
+
+    groups: the runs of each step, whose geometric means are drawn; first: for each step the norms
+    before any training, of `loop.measure_first_gradients`, drawn at epoch 0."""
+    figure, panels = make_figure(1, len(groups), figsize=(WIDTH, 3.8), sharey=True, squeeze=False)
+    totals = []
+    for axes, runs, start in zip(panels[0], groups, first, strict=True):
+        norms = _mean_norms(runs, start)
+        for (layer, values), colour in zip(norms.items(), sns.color_palette("viridis", norms.shape[1])):
+            axes.plot(values.iloc[1:], color=colour, label=layer, linewidth=1.6)
+            axes.plot(values.iloc[:2], ":o", color=colour, markersize=4, markevery=[0])
+        whole = np.sqrt((norms**2).sum(axis=1))
+        norm = np.format_float_positional(whole[0], 2, fractional=False, trim="-")
+        totals.append(f"{norm} in {runs[0].experiment.step}")
+        axes.set_yscale("log")
+        axes.set_title(name_step(runs[0]).replace(", ", ",\n"), fontsize=8)
+        axes.set_xlabel("epoch (● first batch)", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panels[0, 0].set_ylabel("gradient norm, mean over batches")
+    panels[0, -1].legend(fontsize=7)
+    set_title(figure, f"The first batch's gradient has a norm, over all layers, of {join_names(totals)}")
+    return figure
+
+
+def _mean_norms(runs: list, start: pd.DataFrame) -> pd.DataFrame:
+    """Geometric mean over the runs: a row an epoch that all have, epoch 0 from `start`; a column a layer."""
+    tables = [run.history.set_index("epoch").filter(like="gradient_norm/").map(np.log) for run in runs]
+    mean = pd.concat(tables).groupby(level=0).mean().loc[: min(map(len, tables))]
+    mean.loc[0] = start.map(np.log).mean()
+    model = runs[0].experiment.build_model()
+    convolutions = sum(model.get_parameter(name.removeprefix("gradient_norm/")).dim() == 4 for name in mean)
+    names = [f"conv {i + 1}" if i < convolutions else f"linear {i + 1 - convolutions}" for i in range(mean.shape[1])]
+    return np.exp(mean.sort_index()).set_axis(names, axis=1)
+
+
+def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
+    """Confusion matrices, each row in shares of its class and averaged over the runs."""
+    figure, panels = make_figure(1, 2, figsize=(WIDTH, 4.3), sharey=True)
+    for axes, runs in zip(panels, (before, after)):
+        name = f"{name_step(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}"
+        _draw_confusion(axes, _mean_confusion(runs, labels, split), name, axes is panels[0])
+    panels[0].set_ylabel("label")
+    shares = _mean_confusion(after, labels, split)
+    np.fill_diagonal(shares, 0)
+    label, taken = np.unravel_index(np.nanargmax(shares), shares.shape)
+    set_title(
+        figure,
+        f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes "
+        f"{shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}, its commonest error",
+    )
+    return figure
+
+
+def _draw_confusion(axes, shares: np.ndarray, name: str, labelled: bool) -> None:
+    """One matrix of shares (7, 7), 0-1, in percent; labelled: whether the classes stand at its left."""
+    sns.heatmap(
+        shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
+        square=True, cbar=False, xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axes,
+    )  # fmt: skip
+    axes.set_title(name, fontsize=9)
+    axes.set_xlabel("predicted")
+    axes.tick_params(axis="x", rotation=90, labelsize=8)
+    axes.tick_params(axis="y", rotation=0, labelsize=8, labelleft=labelled)
+
+
+def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
+    """Recall of each class before and after, and the change with its interval over the seeds.
+
+    The intervals are wide enough that of the classes told to change one in twenty is expected not to."""
+    recalls = [
+        np.stack([calc_recall(calc_confusion(run.logits[split].astype(np.float32), labels)) for run in runs])
+        for runs in (before, after)
+    ]
+    figure, panels = make_figure(1, 2, figsize=(WIDTH, 3.4), sharey=True)
+    places = np.arange(len(EMOTIONS))
+    panels[0].hlines(places, recalls[0].mean(0), recalls[1].mean(0), color="#BBBBBB", zorder=1)
+    for runs, recall, colour in zip((before, after), recalls, (BEFORE, AFTER)):
+        panels[0].scatter(recall.mean(0), places, color=colour, label=name_step(runs[0]), s=36, zorder=2)
+    changes = _estimate_recall_changes(*recalls)
+    for place, (mean, low, high) in zip(places, changes):
+        colour = WON if low > 0 else LOST if high < 0 else BEFORE
+        panels[1].plot(mean, place, "o", color=colour)
+        panels[1].hlines(place, low, high, color=colour, linewidth=2)
+    panels[1].axvline(0, color="black", linewidth=0.8)
+    panels[0].set(xlabel="recall", yticks=places, yticklabels=EMOTIONS)
+    panels[1].set_xlabel("change of recall in points, with interval over seeds")
+    panels[0].xaxis.set_major_formatter(PercentFormatter(1, 0))
+    panels[1].xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
+    panels[0].invert_yaxis()
+    panels[0].legend(fontsize=8)
+    won, lost = (
+        [emotion for emotion, change in zip(EMOTIONS, changes) if test(*change)]
+        for test in (lambda _, low, high: low > 0, lambda _, low, high: high < 0)
+    )
+    set_title(
+        figure,
+        f"{split.capitalize()} recall of {after[0].experiment.step}: better for {join_names(won)}, "
+        f"worse for {join_names(lost)} (interval clear of zero)",
+    )
+    return figure
+
+
+def _estimate_recall_changes(before: np.ndarray, after: np.ndarray) -> list[tuple[float, float, float]]:
+    """The change of each class's recall, of (runs, 7) each, with the ends of its interval; classes scatter about alike,
+    as far as can be seen."""
+    groups = {(side, place): recall[:, place] for side, recall in enumerate((before, after)) for place in range(7)}
+    scatters, weights = moderate_variances(groups), [{(1, place): 1.0, (0, place): -1.0} for place in range(7)]
+    effects = [estimate_contrast(weight, groups, scatters) for weight in weights]
+    confidence = choose_confidence(effects, lambda e, level: e.find_half_width(level) < abs(e.mean))
+    return [(effect.mean, *effect.find_interval(confidence)) for effect in effects]
+
+
+def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
+    """Confusion matrices on the test split side by side, each row in shares of its class.
+
+    confusions: {name: counts (7, 7)}."""
+    figure, panels = make_figure(
+        1, len(confusions), figsize=(WIDTH, 1.6 + 7.6 / len(confusions)), sharey=True, squeeze=False
+    )
+    for axes, (name, counts) in zip(panels[0], confusions.items()):
+        shares = counts / counts.sum(1, keepdims=True).clip(1)
+        _draw_confusion(axes, shares, name, axes is panels[0, 0])
+        np.fill_diagonal(shares, 0)
+        label, taken = np.unravel_index(shares.argmax(), shares.shape)
+        error = f"{name} takes {shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}"
+    panels[0, 0].set_ylabel("label")
+    set_title(figure, f"Test, percent of each class: {error}, its commonest error")
+    return figure
+
+
+def _mean_confusion(runs: list, labels: np.ndarray, split: str) -> np.ndarray:
+    counts = sum(calc_confusion(run.logits[split].astype(np.float32), labels) for run in runs)
+    return counts / counts.sum(1, keepdims=True).clip(1)

@@ -1,0 +1,82 @@
+"""The look of all figures, and what they have in common. Colours are Okabe and Ito's, which colour-blind readers can
+tell apart, and mean the same throughout."""
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+SPLIT_COLOURS = {"train": "#56B4E9", "validation": "#E69F00", "test": "#009E73"}
+
+
+BEFORE, AFTER = "#7F7F7F", "#0072B2"  # the step that is compared with, and the step in question
+
+
+OTHERS = ("#CC79A7", "#000000")  # further steps beside these two
+
+
+WON, LOST = "#009E73", "#D55E00"
+
+
+WIDTH = 9  # inches, a page's
+
+
+def set_style() -> None:
+    """Set the look of all figures; every notebook calls it once."""
+    sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "figure.constrained_layout.use": True,
+            "axes.titlelocation": "left",
+            "axes.titlesize": "medium",
+            "figure.titlesize": "medium",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
+
+
+def draw_images(
+    images: np.ndarray,
+    titles: list[str],
+    title: str,
+    limits: tuple[float, float],
+    colours: str = "gray",
+    label: str = "grey level",
+) -> Figure:
+    """A row of images (N, 48, 48) in one colour scale, with its bar."""
+    figure, panels = make_figure(1, len(images), figsize=(WIDTH, 2.05))
+    for axes, image, text in zip(panels, images, titles):
+        drawn = axes.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1])
+        axes.set_title(text, fontsize=8, loc="center")
+        axes.axis("off")
+    bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label(label, fontsize=7)
+    set_title(figure, title)
+    return figure
+
+
+def make_figure(*args, **kwargs):
+    """plt.subplots, but not kept open by pyplot: the figure is shown where a cell ends with it, and only there."""
+    figure, axes = plt.subplots(*args, **kwargs)
+    plt.close(figure)
+    return figure, axes
+
+
+def set_title(figure: Figure, text: str) -> None:
+    figure.suptitle(textwrap.fill(text, 100), x=0.01, ha="left", weight="bold")
+
+
+def name_step(run) -> str:
+    return f"{run.experiment.step} {run.experiment.title}"
+
+
+def join_names(names: list[str]) -> str:
+    """In words: "Fear, Sad and Angry"."""
+    if len(names) < 2:
+        return "".join(names) or "no class"
+    return ", ".join(names[:-1]) + " and " + names[-1]
