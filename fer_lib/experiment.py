@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cache
 
 from torch import nn
 
@@ -17,44 +18,30 @@ from fer_lib.recipe import VIEWS, Recipe
 class Experiment:
     """What a run is made of, save for its seed and its data.
 
-    name: the step first; report: "A", "B", "D" for the dispute over flips, "S" for the strong model, "C" for the
-    reports' steps in a training that converges, "R" for what may explain report A's regime, "V" for FER+'s votes;
-    step: as in the report;
-    title: a few words for tables and figures; reported: the report's accuracy in training and
-    on validation, 0-1, where it gives them; model: a name in `MODELS`;
-    options: what the model is built with, as pairs of name and value;
-    scale: divide the pixels by 255; balance: bring every class of the training split up to the largest one's size,
-    or, with upsampling, to so many times that size;
-    augmentation: of the training images, drawn anew whenever one is seen;
-    epochs: at most; patience: stop after so many epochs without a better validation
-    accuracy; batch_size: images; learning_rate: of the optimizer, at its highest; recipe: how the weights are
-    found with it; views: further views of each image, in `recipe.VIEWS`, under which the trained network is judged too;
-    teachers: experiments whose trained networks, those on record with their weights, are learnt from beside the labels;
-    votes: learn the shares of FER+'s votes in place of FER2013's labels. It is other annotation: such a network is
-    compared with none that never saw it, nor joined with any.
+    Raises ValueError, naming the field, for a value that cannot be trained with."""
 
-    Raises ValueError, naming the field, for a value that cannot be trained with.
-    """
-
-    name: str
-    report: str
-    step: str
-    title: str
-    reported: tuple[float, float] | None
-    model: str
-    options: tuple[tuple[str, object], ...] = ()
-    scale: bool = True
-    balance: bool = False
-    upsampling: tuple[float, ...] = EVEN
-    augmentation: Augmentation = Augmentation()
-    epochs: int = 30
-    patience: int = 5
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    recipe: Recipe = Recipe()
-    views: tuple[str, ...] = ()
-    teachers: tuple[str, ...] = ()
-    votes: bool = False
+    name: str  # its step first
+    report: str  # A, B; D the dispute, S the strong model, C converging, R report A's regime, V FER+'s votes
+    step: str  # as in the report
+    title: str  # a few words, for tables and figures
+    reported: (
+        tuple[float, float] | None
+    )  # the report's accuracy in training and on validation, 0-1, where it gives them
+    model: str  # a name in `models.MODELS`
+    options: tuple[tuple[str, object], ...] = ()  # what the model is built with: names and values
+    scale: bool = True  # divide the pixels by 255
+    balance: bool = False  # bring every class of the training split up to the largest one's size,
+    upsampling: tuple[float, ...] = EVEN  # or to so many times that size
+    augmentation: Augmentation = Augmentation()  # of the training images, drawn anew whenever one is seen
+    epochs: int = 30  # at most
+    patience: int = 5  # epochs without a better validation accuracy, after which training stops
+    batch_size: int = 64  # images
+    learning_rate: float = 1e-3  # of the optimizer, at its highest
+    recipe: Recipe = Recipe()  # how the weights are found with it
+    views: tuple[str, ...] = ()  # further views of each image that the trained network is judged by: `recipe.VIEWS`
+    teachers: tuple[str, ...] = ()  # experiments whose networks, on record with weights, are learnt from beside labels
+    votes: bool = False  # learn FER+'s votes in place of the labels; compared with, and joined to, none that did not
+    against: str | None = None  # the experiment that it is compared with, from which it differs in what it is about
 
     def __post_init__(self):
         if self.model not in MODELS:
@@ -96,29 +83,30 @@ class Experiment:
     @property
     def config(self) -> dict:
         """All that can change a result, as plain values of JSON; the words that only describe are left out."""
-        described = ("name", "report", "step", "title", "reported")
+        described = ("name", "report", "step", "title", "reported", "against")
         config = {key: value for key, value in asdict(self).items() if key not in described}
         return json.loads(json.dumps(config | {"options": dict(self.options)}))
 
     @property
     def digest(self) -> str:
         """Eight hex digits that differ where `config` differs; a new field at its default leaves them as they were."""
-        chosen = _list_changes(self.config, self._defaults())
+        chosen = _list_changes(self.config, _find_defaults())
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
 
     def matches(self, config: dict) -> bool:
         """Whether a recorded config is this one. A field that did not exist when the record was
         written counts as its default, which must therefore mean "as before"."""
-        return _fill(config, self._defaults()) == self.config
+        return _fill(config, _find_defaults()) == self.config
 
     def has_network(self, config: dict) -> bool:
         """Whether a recorded config, however it was trained, is of this very network."""
         return all(config[key] == self.config[key] for key in ("model", "options"))
 
-    def _defaults(self) -> dict:
-        return Experiment(self.name, self.report, self.step, self.title, self.reported, self.model).config | {
-            "model": ""
-        }
+
+@cache
+def _find_defaults() -> dict:
+    """The config of an experiment of which nothing is said; no model is the usual one."""
+    return Experiment("", "", "", "", None, next(iter(MODELS))).config | {"model": ""}
 
 
 def _list_changes(config: dict, defaults: dict) -> dict:

@@ -1,55 +1,75 @@
-"""One frozen entry for every row of the two reports, of the test of their dispute and of the way to the strong
-model: a model, a treatment of the data, hyperparameters."""
+"""Every row of the two reports, of the test of their dispute and of the way to the strong model, as an experiment that
+says what it changes of another one."""
 
-from collections.abc import Iterable
+import re
 from dataclasses import replace
 
 from fer_lib.augment import Augmentation
 from fer_lib.experiment import Experiment
-from fer_lib.preprocess import EVEN
-
-DROPOUT = (("conv_dropout", 0.25), ("head_dropout", 0.5))  # customary; report A gives no rates
 
 
-WIDER = ("filters", (32, 64, 128, 256))
+def vary(basis: Experiment, name: str, title: str, **changes) -> Experiment:
+    """An experiment that is compared with its basis, from which it differs in these fields; `augmentation`, `recipe`
+    and `options` may be given as dicts of what changes in them. Another model takes none of the basis's options."""
+    options = {} if "model" in changes else dict(basis.options)
+    fields = {"options": tuple((options | changes.pop("options", {})).items()), "reported": None, "against": basis.name}
+    for group in ("augmentation", "recipe"):
+        if isinstance(changes.get(group), dict):
+            fields[group] = replace(getattr(basis, group), **changes.pop(group))
+    step = re.sub("^[a-z]+", lambda letters: letters[0].upper(), name.split("_")[0])
+    return replace(basis, name=name, step=step, title=title, **fields | changes)
 
 
-DEEPER = ("head", (512, 256, 128))
+# --- report A -----------------------------------------------------------------------------------
 
-
-LARGER = (("filters", (64, 128, 256, 512)), ("head", (1024, 512, 256)))  # report A gives no figure
-
-
-DEEPEST = (("blocks", (1, 1, 1, 2)), ("head", (1024, 512, 256, 128)))  # a block is two convolutions
-
-
-BEST = ("ImprovedModel", WIDER, DEEPER, *DROPOUT)  # the report's
-
-
+DROPOUT = {"conv_dropout": 0.25, "head_dropout": 0.5}  # customary; report A gives no rates
+WIDER = {"filters": (32, 64, 128, 256)}
+DEEPER = {"head": (512, 256, 128)}
+LARGER = {"filters": (64, 128, 256, 512), "head": (1024, 512, 256)}  # report A gives no figure
+DEEPEST = {"blocks": (1, 1, 1, 2), "head": (1024, 512, 256, 128)}  # a block is two convolutions
 HALF_AGAIN = (1.42, 1.31, 1.5, 1.0, 1.33, 1.03, 1.35)  # from A5's first run by `preprocess.calc_upsampling_factors`
-
-
 TWICE = (1.84, 1.63, 2.0, 1.0, 1.67, 1.06, 1.71)
 
+A1 = Experiment("a1_baseline", "A", "A1", "Baseline", (0.77, 0.51), "BaselineModel")
+A1B = vary(A1, "a1b_baseline_balanced", "Baseline, balanced", reported=(0.67, 0.54), balance=True)
+A1C = vary(A1B, "a1c_unscaled", "Balanced, pixels 0–255", scale=False)
+A2 = vary(A1B, "a2_batchnorm", "Batch norm", reported=(0.70, 0.58), model="ImprovedModel")
+A2B = vary(A2, "a2b_unscaled", "Batch norm, pixels 0–255", scale=False)
+A3 = vary(A2, "a3_dropout", "Dropout", reported=(0.62, 0.60), options=DROPOUT)
+A4 = vary(A3, "a4_wider", "256 filters", options=WIDER)
+A5 = vary(A4, "a5_deeper_head", "Deeper head", reported=(0.64, 0.61), options=DEEPER)
+A5B = vary(A3, "a5b_head_alone", "Deeper head alone", options=DEEPER)
+A5C = vary(A5, "a5c_larger", "Still larger", options=LARGER)
+A6 = vary(A5, "a6_residual", "Residual blocks", model="GigaModel")
+A6B = vary(A6, "a6b_no_skip", "The same, no skip", options={"skip": False})
+A7 = vary(A6, "a7_deeper_residual", "Deeper residual", options=DEEPEST)
+A8 = vary(A5, "a8_targeted_upsampling", "Weak up to ×1.5", reported=(0.61, 0.58), upsampling=HALF_AGAIN)
+A8B = vary(A5, "a8b_harder_upsampling", "Weak up to ×2", upsampling=TWICE)
 
-def _report_a(name, step, title, reported, model, *options, balance=True, scale=True, upsampling=EVEN) -> Experiment:
-    return Experiment(name, "A", step, title, reported, model, options, scale, balance, upsampling)
-
+# --- report B: dropout and learning rates are what most of its searches chose, or the search of the family -----------
 
 REPORT_B = Augmentation(flip=0.5, rotation=10, crop_padding=4)  # report B gives neither angle nor padding
+TWO, THREE, FIVE = ({"kernels": filters} for filters in ((32, 64), (32, 64, 128), (32, 64, 128, 128, 128)))
+NORM, BLOCK = {"batch_norm": True}, {"residual": True}
 
+B1 = Experiment(
+    "b1_two_layer", "B", "B1", "Two layers", None, "LayeredCNN",
+    tuple((TWO | {"drop_threshold": 0.0}).items()), augmentation=REPORT_B,
+)  # fmt: skip
+B2 = vary(B1, "b2_three_layer_batchnorm", "Three layers, batch norm", options=THREE | NORM)
+B2B = vary(B1, "b2b_no_batchnorm", "Three layers", options=THREE)
+B2C = vary(B1, "b2c_two_layer_batchnorm", "Two layers, batch norm", options=NORM)
+B3 = vary(B2, "b3_three_layer_resnet", "Residual block", options=BLOCK)
+B4 = vary(B3, "b4_cnn_lstm", "Five layers, LSTM", model="LSTMCNN", options=FIVE | {"drop_threshold": 0.0})
+B4B = vary(B3, "b4b_no_lstm", "Five layers", options=FIVE, learning_rate=3e-4)
+B4C = vary(
+    B3, "b4c_lstm_on_three", "Three layers, LSTM", model="LSTMCNN", options=THREE | {"drop_threshold": 0.25}
+)  # fmt: skip
+B5 = vary(
+    B3, "b5_attention", "Five layers, attention", model="AttentionCNN", options=FIVE | {"drop_threshold": 0.5}
+)  # fmt: skip
 
-TWO, THREE, FIVE = ((("kernels", filters),) for filters in ((32, 64), (32, 64, 128), (32, 64, 128, 128, 128)))
-
-
-NORM, BLOCK = ("batch_norm", True), ("residual", True)
-
-
-def _report_b(name, step, title, model, *options, learning_rate=1e-3, drop_threshold=0.0) -> Experiment:
-    # the defaults are what most of the searches chose
-    options = (*options, ("drop_threshold", drop_threshold))
-    return Experiment(name, "B", step, title, None, model, options, augmentation=REPORT_B, learning_rate=learning_rate)
-
+# --- the dispute over flips -----------------------------------------------------------------------
 
 TREATMENTS = {
     "plain": Augmentation(),
@@ -59,129 +79,62 @@ TREATMENTS = {
     "shift": Augmentation(shift=10),
     "all": REPORT_B,
 }
-
 """The treatments of the images that the reports disagree on: report B's one by one and together, report A's shift."""
 
-
-def _dispute(step: str, basis: Experiment, *longer: str) -> list[Experiment]:
-    """One architecture with every treatment, and balanced, alone and with all of report B's, what is the basis
-    itself left out; then some treatments with twice the epochs and the patience."""
-    variants = []
-    for balance, treatment in [(False, name) for name in TREATMENTS] + [(True, "plain"), (True, "all")]:
-        words = {"plain": "untreated", "all": "flip, rotation, crop"}.get(treatment, treatment)
-        variant = replace(
-            basis,
-            name=f"{step}{len(variants) + 1}_{'balanced_' * balance}{treatment}",
-            report="D",
-            step=f"{step.upper()}{len(variants) + 1}",
-            title=f"{basis.step}, {'balanced, ' * balance}{words}",
-            reported=None,
-            balance=balance,
-            augmentation=TREATMENTS[treatment],
-        )
-        if variant.config != basis.config:
-            variants.append(variant)
-    for treatment in longer:
-        (short,) = (v for v in variants if v.augmentation == TREATMENTS[treatment] and not v.balance)
-        name, code = f"{step}{len(variants) + 1}_{treatment}_longer", f"{step.upper()}{len(variants) + 1}"
-        title, doubled = f"{short.title}, longer", {"epochs": 2 * short.epochs, "patience": 2 * short.patience}
-        variants.append(replace(short, name=name, step=code, title=title, **doubled))
-    return variants
+ALL = "flip, rotation, crop"
+LONGER = {"epochs": 60, "patience": 10}
+PLAIN_A = vary(A5, "da1_plain", "A5, untreated", report="D", balance=False)
+ALL_A = vary(PLAIN_A, "da6_all", f"A5, {ALL}", augmentation=REPORT_B)
+PLAIN_B = vary(B3, "db1_plain", "B3, untreated", report="D", augmentation=TREATMENTS["plain"])
+ALL_B = replace(B3, report="D", title=f"B3, {ALL}")  # what B3 is, under the name that the dispute gives it
 
 
-def _vary_dropout(family: list[Experiment], basis: Experiment, words: str, **options) -> list[Experiment]:
-    """The untreated one of a family of the dispute and the one with all treatments, with other dropout."""
-    step, count = family[0].step[:-1], len(family)
-    variants = [e for e in (basis, *family) if not e.balance and e.epochs == basis.epochs]
-    chosen = [next(e for e in variants if e.augmentation == TREATMENTS[name]) for name in ("plain", "all")]
+def _treat(plain: Experiment) -> list[Experiment]:
+    """The untreated network of a report with one treatment each."""
+    names = ("flip", "rotation", "crop", "shift")
+    title, code = plain.title.split(",")[0], plain.step.lower()[:-1]
     return [
-        replace(
-            experiment,
-            name=f"{step.lower()}{count + place}_{treatment}_{words.replace(' ', '_')}",
-            report="D",
-            step=f"{step}{count + place}",
-            title=f"{basis.step}, {described}, {words}",
-            options=tuple((dict(experiment.options) | options).items()),
-        )
-        for place, (experiment, treatment, described) in enumerate(
-            zip(chosen, ("plain", "all"), ("untreated", "flip, rotation, crop")), start=1
-        )
+        vary(plain, f"{code}{place}_{name}", f"{title}, {name}", augmentation=TREATMENTS[name])
+        for place, name in enumerate(names, start=2)
     ]
 
 
-def _alter(basis: Experiment, name: str, title: str, changes: dict) -> Experiment:
-    """A step of the way to the strong model: its basis with changed fields, in the groups too."""
-    changes = dict(changes)
-    options = tuple((dict(basis.options) | changes.pop("options", {})).items())
-    groups = {key: replace(getattr(basis, key), **changes.pop(key, {})) for key in ("augmentation", "recipe")}
-    return replace(basis, name=name, step=name.split("_")[0].upper(), title=title, options=options, **groups, **changes)
+DISPUTE = [
+    PLAIN_A,
+    *_treat(PLAIN_A),
+    ALL_A,
+    vary(PLAIN_A, "da7_balanced_all", f"A5, balanced, {ALL}", balance=True, augmentation=REPORT_B),
+    vary(PLAIN_A, "da8_plain_longer", "A5, untreated, longer", **LONGER),
+    vary(ALL_A, "da9_all_longer", f"A5, {ALL}, longer", **LONGER),
+    *(
+        vary(basis, name, f"{basis.title}, no dropout", options=dict.fromkeys(DROPOUT, 0.0))
+        for basis, name in ((PLAIN_A, "da10_plain_no_dropout"), (ALL_A, "da11_all_no_dropout"))
+    ),
+    PLAIN_B,
+    *_treat(PLAIN_B),
+    vary(PLAIN_B, "db6_balanced_plain", "B3, balanced, untreated", balance=True),
+    vary(PLAIN_B, "db7_balanced_all", f"B3, balanced, {ALL}", balance=True, augmentation=REPORT_B),
+    *(
+        vary(basis, name, f"{basis.title}, dropout", options={"drop_threshold": 0.5})
+        for basis, name in ((PLAIN_B, "db8_plain_dropout"), (ALL_B, "db9_all_dropout"))
+    ),
+]
 
-
-def _climb(basis: Experiment, *steps: tuple[str, str, dict]) -> list[Experiment]:
-    """Steps that each have all the changes before them, and their own."""
-    climbed = [basis]
-    for name, title, changes in steps:
-        climbed.append(_alter(climbed[-1], name, title, changes))
-    return climbed[1:]
-
-
-def _by_name(experiments: Iterable[Experiment]) -> dict[str, Experiment]:
-    return {experiment.name: experiment for experiment in experiments}
-
-
-_REPORTS = _by_name(
-    (
-        _report_a("a1_baseline", "A1", "Baseline", (0.77, 0.51), "BaselineModel", balance=False),
-        _report_a("a1b_baseline_balanced", "A1b", "Baseline, balanced", (0.67, 0.54), "BaselineModel"),
-        _report_a("a1c_unscaled", "A1c", "Balanced, pixels 0–255", None, "BaselineModel", scale=False),
-        _report_a("a2_batchnorm", "A2", "Batch norm", (0.70, 0.58), "ImprovedModel"),
-        _report_a("a2b_unscaled", "A2b", "Batch norm, pixels 0–255", None, "ImprovedModel", scale=False),
-        _report_a("a3_dropout", "A3", "Dropout", (0.62, 0.60), "ImprovedModel", *DROPOUT),
-        _report_a("a4_wider", "A4", "256 filters", None, "ImprovedModel", WIDER, *DROPOUT),
-        _report_a("a5_deeper_head", "A5", "Deeper head", (0.64, 0.61), *BEST),
-        _report_a("a5b_head_alone", "A5b", "Deeper head alone", None, "ImprovedModel", DEEPER, *DROPOUT),
-        _report_a("a5c_larger", "A5c", "Still larger", None, "ImprovedModel", *LARGER, *DROPOUT),
-        _report_a("a6_residual", "A6", "Residual blocks", None, "GigaModel"),
-        _report_a("a6b_no_skip", "A6b", "The same, no skip", None, "GigaModel", ("skip", False)),
-        _report_a("a7_deeper_residual", "A7", "Deeper residual", None, "GigaModel", *DEEPEST),
-        _report_a("a8_targeted_upsampling", "A8", "Weak up to ×1.5", (0.61, 0.58), *BEST, upsampling=HALF_AGAIN),
-        _report_a("a8b_harder_upsampling", "A8b", "Weak up to ×2", None, *BEST, upsampling=TWICE),
-        _report_b("b1_two_layer", "B1", "Two layers", "LayeredCNN", *TWO),
-        _report_b("b2_three_layer_batchnorm", "B2", "Three layers, batch norm", "LayeredCNN", *THREE, NORM),
-        _report_b("b2b_no_batchnorm", "B2b", "Three layers", "LayeredCNN", *THREE),
-        _report_b("b2c_two_layer_batchnorm", "B2c", "Two layers, batch norm", "LayeredCNN", *TWO, NORM),
-        _report_b("b3_three_layer_resnet", "B3", "Residual block", "LayeredCNN", *THREE, NORM, BLOCK),
-        _report_b("b4_cnn_lstm", "B4", "Five layers, LSTM", "LSTMCNN", *FIVE),
-        _report_b("b4b_no_lstm", "B4b", "Five layers", "LayeredCNN", *FIVE, NORM, BLOCK, learning_rate=3e-4),
-        _report_b("b4c_lstm_on_three", "B4c", "Three layers, LSTM", "LSTMCNN", *THREE, drop_threshold=0.25),
-        _report_b("b5_attention", "B5", "Five layers, attention", "AttentionCNN", *FIVE, drop_threshold=0.5),
-    )
-)
-
+# --- the way to the strong model --------------------------------------------------------------------
 
 NARROW = {"widths": (32, 64, 128), "blocks": (1, 1, 1)}  # a core climbs with it in hours, not days
-
-
 WIDE = {"widths": (64, 128, 256), "blocks": (2, 2, 2)}
 
+S1 = vary(
+    B3, "s1_deeper", "Deeper residual network", report="S", model="StrongCNN", options=NARROW, batch_size=128,
+    learning_rate=2e-3,
+)  # fmt: skip
+S2 = vary(S1, "s2_one_cycle", "One cycle of 40 epochs", recipe=dict(schedule="one_cycle"), epochs=40, patience=40)
+S3 = vary(S2, "s3_weight_decay", "Weight decay", recipe=dict(weight_decay=0.05))
+S4 = vary(S3, "s4_label_smoothing", "Label smoothing", recipe=dict(label_smoothing=0.1))
+S5 = vary(S4, "s5_averaging", "Moving average", recipe=dict(averaging=0.999), views=("flip", "ten_crops"))
 
-VIEWED = ("flip", "ten_crops")
-
-
-_LADDER = _climb(
-    Experiment("s0", "S", "S0", "", None, "StrongCNN", augmentation=REPORT_B),
-    ("s1_deeper", "Deeper residual network", dict(batch_size=128, learning_rate=2e-3, options=NARROW)),
-    ("s2_one_cycle", "One cycle of 40 epochs", dict(recipe=dict(schedule="one_cycle"), epochs=40, patience=40)),
-    ("s3_weight_decay", "Weight decay", dict(recipe=dict(weight_decay=0.05))),
-    ("s4_label_smoothing", "Label smoothing", dict(recipe=dict(label_smoothing=0.1))),
-    ("s5_averaging", "Moving average", dict(recipe=dict(averaging=0.999), views=VIEWED)),
-)
-
-
-_TOP = _LADDER[-1]
-
-
-_ADDITIONS = (
+ADDITIONS = (
     ("s6_zoom", "Zoom", dict(augmentation=dict(zoom=0.2))),
     ("s7_light", "Light", dict(augmentation=dict(light=0.3))),
     ("s8_erasing", "Random erasing", dict(augmentation=dict(erasing=0.5))),
@@ -190,45 +143,26 @@ _ADDITIONS = (
     ("s11_stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
     ("s12_small_first", "Small images first", dict(recipe=dict(small_share=0.5))),
 )
-
 """What a network may be too small, or its training too short, to gain by: each is tried alone on top of S5."""
 
-
-_LONGER = _alter(_TOP, "s13_longer", "Twice as long", dict(epochs=80, patience=80))
-
-
-_TAUGHT = _alter(_TOP, "s16_distilled", "Taught by S14", dict(teachers=("s14_wider",)))
-
-
-_MOMENTUM = _alter(
-    _TOP, "s17_momentum", "Momentum", dict(learning_rate=0.1, recipe=dict(optimizer="sgd", weight_decay=5e-4))
-)
-
-
-_WIDER = _alter(_TOP, "s14_wider", "Six times the work", dict(options=WIDE))
-
-
-_KINDS = ("s6_zoom", "s7_light", "s8_erasing", "s12_small_first")
-
-"""What the large network, which learns most of its images by heart, is given besides: more kinds of images, and small
-ones first, which pay for the epochs that this asks for. The other additions cost time or, as mixup, soften the labels,
-which label smoothing does already."""
-
-
-_VARIED = _alter(
-    _climb(_WIDER, *(addition for addition in _ADDITIONS if addition[0] in _KINDS))[-1],
+S14 = vary(S5, "s14_wider", "Six times the work", options=WIDE)
+S15 = vary(
+    S14,
     "s15_more_varied",
     "Longer, more varied",
-    dict(epochs=60, patience=60),
+    augmentation=dict(zoom=0.2, light=0.3, erasing=0.5),
+    recipe=dict(small_share=0.5),
+    epochs=60,
+    patience=60,
 )
-
-
-_FULL_SIZE = _alter(
-    replace(_VARIED, options=()),
-    "s18_full_size",
-    "Every pixel, longer",
-    dict(
-        options=dict(widths=(32, 64, 128, 256), blocks=(2, 2, 2, 2), full_size=True),
+"""The large network learns most of its images by heart: it is given more kinds of images, and small ones first, which
+pay for the epochs that this asks for. The other additions cost time or, as mixup, soften the labels, which label
+smoothing does already."""
+S18 = replace(
+    vary(
+        S15,
+        "s18_full_size",
+        "Every pixel, longer",
         augmentation=dict(window=40, crop_padding=0),
         recipe=dict(optimizer="sgd", weight_decay=5e-4, small_share=0.0),
         batch_size=512,
@@ -236,131 +170,56 @@ _FULL_SIZE = _alter(
         epochs=120,
         patience=120,
     ),
+    options=(("widths", (32, 64, 128, 256)), ("blocks", (2, 2, 2, 2)), ("full_size", True)),
 )
-
 """Several changes at once: on a GPU each epoch takes seconds, and the way there was tried on validation."""
-
-
-_PLAIN = replace(_FULL_SIZE, name="s19_plain", step="S19", title="No shortcuts", model="PlainCNN", options=())
-
-
-_LEARNT = _alter(
-    replace(_FULL_SIZE, teachers=("s18_full_size", "s19_plain")),
-    "s20_taught",
-    "Taught by S18 and S19",
-    dict(recipe=dict(teaching=0.8, draws=20), epochs=100, patience=100),
+S19 = vary(S18, "s19_plain", "No shortcuts", model="PlainCNN")
+S20 = vary(
+    S18, "s20_taught", "Taught by S18 and S19", teachers=("s18_full_size", "s19_plain"),
+    recipe=dict(teaching=0.8, draws=20), epochs=100, patience=100,
+)  # fmt: skip
+S21 = vary(S20, "s21_taught_alone", "Taught, labels unseen", recipe=dict(teaching=1.0))
+TINY = dict(
+    teachers=("s18_full_size", "s20_taught"), augmentation=S20.augmentation, recipe=dict(teaching=0.8, draws=20)
 )
 
+STRONG = [
+    *(S1, S2, S3, S4, S5),
+    *(vary(S5, name, title, views=(), **changes) for name, title, changes in ADDITIONS),
+    vary(S5, "s13_longer", "Twice as long", epochs=80, patience=80),
+    *(S14, S15),
+    vary(S5, "s16_distilled", "Taught by S14", teachers=("s14_wider",)),
+    vary(S5, "s17_momentum", "Momentum", learning_rate=0.1, recipe=dict(optimizer="sgd", weight_decay=5e-4)),
+    *(S18, S19, S20, S21),
+    vary(S5, "s22_sharpness", "Sharpness-aware", recipe=dict(sharpness=0.05)),
+    vary(S5, "s23_tiny_taught", "S5 taught by S18 and S20", **TINY),
+    vary(S5, "v1_votes", "S5 on FER+'s votes", report="V", votes=True),
+]
 
-_UNLABELLED = _alter(_LEARNT, "s21_taught_alone", "Taught, labels unseen", dict(recipe=dict(teaching=1.0)))
+# --- the reports' steps once more ---------------------------------------------------------------------
+
+REPORTS = [A1, A1B, A1C, A2, A2B, A3, A4, A5, A5B, A5C, A6, A6B, A7, A8, A8B, B1, B2, B2B, B2C, B3, B4, B4B, B4C, B5]
+MORE = {"conv_dropout": 0.4, "head_dropout": 0.6}
+REGIME = [
+    vary(A3, "r1_a3_more_dropout", "A3, more dropout", report="R", options=MORE),
+    vary(A3, "r2_a3_slower", "A3, learning rate 0.0002", report="R", learning_rate=2e-4),
+    vary(A5, "r3_a5_more_dropout", "A5, more dropout", report="R", options=MORE),
+    vary(A5, "r4_a5_slower", "A5, learning rate 0.0002", report="R", learning_rate=2e-4),
+]
+"""Tries to meet report A's accuracy in training."""
 
 
-_SHARPNESS = _alter(_TOP, "s22_sharpness", "Sharpness-aware", dict(recipe=dict(sharpness=0.05)))
-
-
-_TINY = _alter(
-    replace(_TOP, teachers=("s18_full_size", "s20_taught"), augmentation=_LEARNT.augmentation),
-    "s23_tiny_taught",
-    "S5 taught by S18 and S20",
-    dict(recipe=dict(teaching=0.8, draws=20)),
-)
-
-
-_VOTED = replace(_TOP, name="v1_votes", report="V", step="V1", title="S5 on FER+'s votes", votes=True)
-
-
-def _converge(experiment: Experiment) -> Experiment:
+def _converge(step: Experiment) -> Experiment:
     """A step of the reports in a training that ends by itself: one cycle of all its epochs, never stopped early."""
-    name, step = f"c{experiment.name}", f"C{experiment.step}"
-    words = {"report": "C", "title": f"{experiment.title}, one cycle", "reported": None}
-    recipe = replace(experiment.recipe, schedule="one_cycle")
-    return replace(experiment, name=name, step=step, **words, recipe=recipe, patience=experiment.epochs)
+    cycle = dict(recipe=dict(schedule="one_cycle"), patience=step.epochs)
+    return vary(step, f"c{step.name}", f"{step.title}, one cycle", report="C", **cycle)
 
 
-def _regime(name: str, basis: str, words: str, **changes) -> Experiment:
-    """A try to meet report A's accuracy in training: a step of it with dropout or learning rate changed."""
-    basis = _REPORTS[basis]
-    options = tuple((dict(basis.options) | changes.pop("options", {})).items())
-    step = name.split("_")[0].upper()
-    return replace(
-        basis,
-        name=name,
-        report="R",
-        step=step,
-        title=f"{basis.step}, {words}",
-        options=options,
-        reported=None,
-        **changes,
-    )
-
-
-_MORE = dict(options=dict(conv_dropout=0.4, head_dropout=0.6))
-
-
-_REGIME = (
-    _regime("r1_a3_more_dropout", "a3_dropout", "more dropout", **_MORE),
-    _regime("r2_a3_slower", "a3_dropout", "learning rate 0.0002", learning_rate=2e-4),
-    _regime("r3_a5_more_dropout", "a5_deeper_head", "more dropout", **_MORE),
-    _regime("r4_a5_slower", "a5_deeper_head", "learning rate 0.0002", learning_rate=2e-4),
-)
-
-
-_DISPUTE_A = _dispute("da", _REPORTS["a5_deeper_head"], "plain", "all")
-
-
-_DISPUTE_B = _dispute("db", _REPORTS["b3_three_layer_resnet"])
-
-
-EXPERIMENTS = _by_name(
-    (
-        *_REPORTS.values(),
-        *_DISPUTE_A,
-        *_vary_dropout(_DISPUTE_A, _REPORTS["a5_deeper_head"], "no dropout", conv_dropout=0.0, head_dropout=0.0),
-        *_DISPUTE_B,
-        *_vary_dropout(_DISPUTE_B, _REPORTS["b3_three_layer_resnet"], "dropout", drop_threshold=0.5),
-        *_LADDER,
-        *(_alter(replace(_TOP, views=()), *addition) for addition in _ADDITIONS),
-        _LONGER,
-        _WIDER,
-        _VARIED,
-        _TAUGHT,
-        _MOMENTUM,
-        _FULL_SIZE,
-        _PLAIN,
-        _LEARNT,
-        _UNLABELLED,
-        _SHARPNESS,
-        _TINY,
-        _VOTED,
-        *_REGIME,
-        *map(_converge, _REPORTS.values()),
-    )
-)
-
+EXPERIMENTS = {
+    experiment.name: experiment for experiment in (*REPORTS, *DISPUTE, *STRONG, *REGIME, *map(_converge, REPORTS))
+}
 """Every experiment by name: the reports' in their order, the dispute's, the way to the strong model, FER+'s votes,
 and the reports' again: what may explain report A's regime, and every step in a training that converges."""
-
-
-def list_ladder() -> list[str]:
-    """The way to the strong model, each step on top of the one before: five with a small network, two with a large
-    one, and with one that sees every pixel, and is then taught."""
-    return [experiment.name for experiment in (*_LADDER, _WIDER, _VARIED, _FULL_SIZE, _LEARNT)]
-
-
-def list_additions() -> list[str]:
-    """What is tried on top of the ladder's fifth step, one thing each: additions to the images, the recipe or the
-    network, then more epochs, a teacher, and another optimizer."""
-    return [*(name for name, _, _ in _ADDITIONS), *(e.name for e in (_LONGER, _TAUGHT, _MOMENTUM))]
-
-
-def list_treatments(name: str) -> list[str]:
-    """An experiment and its variants in the dispute, as many epochs each: untreated first, then one treatment each,
-    then all together, then balanced."""
-    basis = find_experiment(name)
-    kin = [e for e in EXPERIMENTS.values() if e.report == "D" and e.title.startswith(f"{basis.step}, ")]
-    kin = [basis, *(e for e in kin if (e.epochs, e.options) == (basis.epochs, basis.options))]
-    order = list(TREATMENTS.values())
-    return [e.name for e in sorted(kin, key=lambda e: (e.balance, order.index(e.augmentation)))]
 
 
 def find_experiment(name: str, **changes) -> Experiment:
@@ -370,3 +229,36 @@ def find_experiment(name: str, **changes) -> Experiment:
     if name not in EXPERIMENTS:
         raise ValueError(f"no experiment {name!r}; there are {', '.join(EXPERIMENTS)}")
     return replace(EXPERIMENTS[name], **changes)
+
+
+def list_ladder() -> list[str]:
+    """The way to the strong model, each step compared with the one before: five with a small network, two with a large
+    one, and with one that sees every pixel, and is then taught."""
+    steps = [S20]
+    while EXPERIMENTS[steps[0].against].report == "S":
+        steps.insert(0, EXPERIMENTS[steps[0].against])
+    return [step.name for step in steps]
+
+
+UNTRIED = ("s22_sharpness", "s23_tiny_taught")  # of what is tried on top of S5; nothing is on record of them yet
+
+
+def list_additions() -> list[str]:
+    """What is tried on top of the ladder's fifth step, one thing each: additions to the images, the recipe or the
+    network, then more epochs, a teacher, and another optimizer."""
+    left_out = (*list_ladder(), *UNTRIED)
+    return [
+        step.name for step in STRONG if step.report == "S" and step.against == S5.name and step.name not in left_out
+    ]
+
+
+def list_treatments(name: str) -> list[str]:
+    """An experiment and those that differ from it in balance and augmentation alone: untreated first, then one
+    treatment each, then all together, then balanced."""
+
+    def strip(experiment: Experiment) -> dict:
+        return experiment.config | {"balance": None, "augmentation": None}
+
+    order = list(TREATMENTS.values())
+    kin = [e for e in EXPERIMENTS.values() if strip(e) == strip(find_experiment(name)) and e.augmentation in order]
+    return [e.name for e in sorted(kin, key=lambda e: (e.balance, order.index(e.augmentation)))]

@@ -1,19 +1,19 @@
 """What every notebook does around its experiment: check its parameters, say what it ran on, give its verdict."""
 
 import ast
-import builtins
 import math
+import re
 import sys
-import types
-import typing
 
 import pandas as pd
+import yaml
 from IPython.display import Markdown, display
+from pydantic import TypeAdapter, ValidationError
 
 from fer_lib import __version__
 from fer_lib.claims import describe_undecided, read_claims, read_verdicts, tabulate_statements
 from fer_lib.costs import measure_cost
-from fer_lib.data import Dataset
+from fer_lib.data import PROJECT, Dataset
 from fer_lib.evaluate import format_markdown
 from fer_lib.experiments import EXPERIMENTS, find_experiment
 from fer_lib.plots.style import set_style
@@ -22,13 +22,13 @@ from fer_lib.track import MODES
 from fer_lib.train import check_seeds
 
 ADVICE = {
-    int: "write a whole number, as in -p NAME 5",
-    float: "write a number with a point, as in -p NAME 0.001; for YAML 1e-3 is text",
-    bool: "write True or False",
-    str: "papermill's -r passes what it is given as text",
-    list: "give lists with papermill's -y, as in -y 'NAME: [0, 1]'",
+    "int": "write a whole number, as in -p NAME 5",
+    "float": "write a number with a point, as in -p NAME 0.001; for YAML 1e-3 is text",
+    "bool": "write True or False",
+    "str": "papermill's -r passes what it is given as text",
+    "list": "give lists with papermill's -y, as in -y 'NAME: [0, 1]'",
 }
-"""What to write for a parameter, by its type."""
+"""What to write for a parameter, by the first word of its type."""
 
 
 class ParameterError(ValueError):
@@ -74,28 +74,37 @@ def check_parameters(cells: list[str]) -> None:
     """Refuse, before anything is trained, what would be refused later or mean something else.
 
     Raises ParameterError if papermill's cell assigns what the cell before it does not declare, or another type, and
-    for an unknown experiment or way of tracking, and numbers that cannot be trained with."""
+    for an unknown experiment or way of tracking, and numbers that cannot be trained with. Only what belongs to a
+    whole profile of params/ may be more than the notebook has."""
     injected = _find_injected(cells)
-    kinds, defaults = {}, {}
-    for cell in cells[: injected[0]] if injected else cells:
-        for node in _parse(cell).body:
-            if isinstance(node, ast.AnnAssign):
-                kinds[node.target.id] = ast.unparse(node.annotation)
-                defaults[node.target.id] = _evaluate(node.value)
-    given = {}
-    for node in _parse(cells[injected[0]]).body if injected else ():
-        name, value = node.targets[0].id, _evaluate(node.value)
-        if name not in kinds:
-            raise ParameterError(f"no parameter {name!r} here; there are {', '.join(kinds)}")
-        given[name] = value
-    for name, value in (defaults | given).items():
-        kind = eval(kinds[name], vars(builtins))
-        if not _fits(value, kind):
-            raise ParameterError(f"parameter {name}: {value!r} is no {kinds[name]}; {_advise(name, kind)}")
+    declared = [
+        node
+        for cell in (cells[: injected[0]] if injected else cells)
+        for node in _parse(cell).body
+        if isinstance(node, ast.AnnAssign)
+    ]
+    kinds = {node.target.id: ast.unparse(node.annotation) for node in declared}
+    defaults = {node.target.id: _evaluate(node.value) for node in declared}
+    nodes = _parse(cells[injected[0]]).body if injected else ()
+    given = {node.targets[0].id: _evaluate(node.value) for node in nodes}
+    if unknown := set(given) - set(kinds) - _list_profile(given):
+        raise ParameterError(f"no parameter {sorted(unknown)[0]!r} here; there are {', '.join(kinds)}")
+    for name, kind in kinds.items():
+        value = given.get(name, defaults[name])
+        try:
+            TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError:
+            raise ParameterError(f"parameter {name}: {value!r} is no {kind}; {_advise(name, kind)}") from None
         try:
             _check_value(name, value, defaults[name])
         except ValueError as error:
             raise ParameterError(f"parameter {name}: {error}") from None
+
+
+def _list_profile(given: dict) -> set[str]:
+    """The names of a profile of params/ all of whose parameters are given, as papermill's -f does."""
+    profiles = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (PROJECT / "params").glob("*.yaml")]
+    return {name for profile in profiles if profile.items() <= given.items() for name in profile}
 
 
 def _evaluate(node: ast.expr) -> object:
@@ -105,10 +114,9 @@ def _evaluate(node: ast.expr) -> object:
     return ast.literal_eval(node)
 
 
-def _advise(name: str, kind: type | types.GenericAlias | types.UnionType) -> str:
-    plain = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    advice = ADVICE[typing.get_origin(plain[0]) or plain[0]].replace("NAME", name)
-    return advice + (", or None" if types.NoneType in plain else "")
+def _advise(name: str, kind: str) -> str:
+    advice = ADVICE[re.match(r"\w+", kind)[0]].replace("NAME", name)
+    return advice + (", or None" if "None" in kind else "")
 
 
 def _check_value(name: str, value: object, default: object) -> None:
@@ -139,18 +147,6 @@ def _parse(cell: str) -> ast.Module:
         return ast.parse(cell)
     except SyntaxError:  # a cell with IPython's own syntax declares nothing
         return ast.Module([], [])
-
-
-def _fits(value: object, kind: type | types.GenericAlias | types.UnionType) -> bool:
-    if isinstance(kind, types.UnionType):
-        return any(_fits(value, one) for one in typing.get_args(kind))
-    if kind is None or kind is types.NoneType:
-        return value is None
-    if typing.get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(item, typing.get_args(kind)[0]) for item in value)
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return type(value) is kind
 
 
 def say(text: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from fer_lib import data, hardware, loop, record, storage, train
+from fer_lib import checkpoint, data, hardware, loop, record, storage, train
 from fer_lib.augment import Augmentation
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.loop import find_best, is_finished
@@ -133,7 +133,7 @@ def write_teacher(name, dataset, bias):
 def test_every_experiment_trains_in_the_smoke_profile(name, tiny, monkeypatch):
     """One epoch: finite losses, gradients in every layer, a record that is read back."""
     experiment = replace(EXPERIMENTS[name], epochs=1)
-    monkeypatch.setattr(train, "load_votes", lambda dataset: draw_votes(36))
+    monkeypatch.setattr(loop, "load_votes", lambda dataset: draw_votes(36))
     for teacher in experiment.teachers:
         write(EXPERIMENTS[teacher], tiny)
     (run,) = get_runs(experiment, tiny, [0])
@@ -157,7 +157,7 @@ def test_votes_are_what_the_network_is_to_answer(small, monkeypatch):
         loop.make_targets(experiment, small, small.train)
     votes = draw_votes(192)
     votes.iloc[small.train.rows[3]] = [0] * 7 + [5, 3, 2]  # none of the seven: the label stands
-    monkeypatch.setattr(train, "load_votes", lambda dataset: votes)
+    monkeypatch.setattr(loop, "load_votes", lambda dataset: votes)
     targets = loop.make_targets(experiment, small, small.train)
     own = votes.iloc[small.train.rows[0]]
     names = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
@@ -175,7 +175,7 @@ def test_a_resumed_run_asks_its_teachers_again_and_ends_with_the_same_numbers(
     )  # fmt: skip
     write_teacher("a2_batchnorm", small, [0, 0, 0, 0, 20, 20, 20])
     teacher = record.find_folder(EXPERIMENTS["a2_batchnorm"], small.name, 0)
-    monkeypatch.setattr(record, "load_model", lambda run: EXPERIMENTS["s1_deeper"].build_model().eval())
+    monkeypatch.setattr(train, "load_model", lambda run: EXPERIMENTS["s1_deeper"].build_model().eval())
     whole = train_run(taught, small, seed=0)
     shutil.copytree(teacher, own_folders / "again" / "a2_batchnorm" / teacher.name)
     monkeypatch.setenv("FER_RUNS", str(own_folders / "again"))
@@ -260,7 +260,7 @@ def test_a_run_that_another_is_training_is_waited_for(brief, small, monkeypatch,
 def test_a_run_that_another_finishes_meanwhile_is_read_back(brief, small, monkeypatch):
     (theirs,) = get_runs(brief, small, [0])
     looks = iter([None, theirs])  # not there at first, there once the run is this process's own
-    monkeypatch.setattr(record, "read_run", lambda *args: next(looks))
+    monkeypatch.setattr(train, "read_run", lambda *args: next(looks))
     monkeypatch.setattr(train, "fit", lambda *args: pytest.fail("trained"))
     assert get_runs(brief, small, [0]) == [theirs]
 
@@ -351,7 +351,7 @@ def test_without_room_for_a_checkpoint_or_a_record_one_line_says_so_and_the_run_
     monkeypatch.setattr(train, "find_experiment", lambda name: brief)
     monkeypatch.setattr(train, "load_data", lambda data: small)
     arguments = ["a1_baseline", "--wandb", "disabled"]
-    for module, function, epochs in ((train.os, "fsync", 0), (record, "_write_arrays", 2)):
+    for module, function, epochs in ((checkpoint.os, "fsync", 0), (record, "write_arrays", 2)):
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
             patch.setattr(module, function, fail_to_write)
             main(arguments)
