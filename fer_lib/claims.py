@@ -87,9 +87,9 @@ class Statement:
         low, high = low - self.at_least, high - self.at_least
         if self.expects == "less":
             low, high = -high, -low
-        matters = self.quantity.matters
-        if np.isnan(low):
+        if self.quantity is None or np.isnan(low):
             return "undecided"
+        matters = self.quantity.matters
         if self.expects == "no more":
             return "true" if high < matters else "false" if low > 0 else "undecided"
         if -matters < low and high < matters:

@@ -162,7 +162,8 @@ def compare_runs(before: list, after: list, metric: str) -> Effect:
     for side, runs in (("before", before), ("after", after)):
         kin |= _read_family(runs[0], metric) if _is_published(runs[0]) else {}
         names.append(runs[0].experiment.name if _is_published(runs[0]) else side)
-    return compare_values(*(collect_results(runs)[metric] for runs in (before, after)), kin, names)
+    values = [collect_results(runs)[metric] for runs in (before, after)]
+    return compare_values(values[0], values[1], kin, names)
 
 
 def compare_values(before, after, kin: Mapping | None = None, names=("before", "after")) -> Effect:

@@ -235,8 +235,8 @@ def list_ladder() -> list[str]:
     """The way to the strong model, each step compared with the one before: five with a small network, two with a large
     one, and with one that sees every pixel, and is then taught."""
     steps = [S20]
-    while EXPERIMENTS[steps[0].against].report == "S":
-        steps.insert(0, EXPERIMENTS[steps[0].against])
+    while steps[0].against in EXPERIMENTS and (before := EXPERIMENTS[steps[0].against]).report == "S":
+        steps.insert(0, before)
     return [step.name for step in steps]
 
 

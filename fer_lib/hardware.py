@@ -52,7 +52,7 @@ def choose_hardware() -> Hardware:
     if not plain_wanted and torch.backends.mps.is_available():
         return Hardware(torch.device("mps"), f"Apple {platform.machine()} GPU", *plain)
     name = f"{platform.machine()} CPU"
-    with contextlib.suppress(OSError, TypeError):  # not Linux, or a CPU that does not say what it is
+    with contextlib.suppress(OSError, KeyError):  # not Linux, or a CPU that does not say what it is
         text = Path("/proc/cpuinfo").read_text()
         name = name_processor(text)
         for flag, words in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")):
@@ -64,7 +64,6 @@ def choose_hardware() -> Hardware:
 def name_processor(text: str) -> str:
     """A CPU's name, from the text of /proc/cpuinfo. Virtual machines hide the number in it, and then one name
     stands for CPUs of which one is twice as fast as another: the name gets the numbers of family and model."""
-    name, family, model = (
-        re.search(rf"^{key}\s*: (.*)", text, re.M)[1] for key in ("model name", "cpu family", "model")
-    )
+    told = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)", text, re.M))
+    name, family, model = (told[key] for key in ("model name", "cpu family", "model"))
     return name if re.search(r"\d", name) else f"{name} (family {family}, model {model})"

@@ -52,8 +52,8 @@ class Learner:
             self.average.update_parameters(self.model)
 
     def state_dict(self) -> dict:
-        parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
-        return {name: part.state_dict() for name, part in parts.items() if part is not None}
+        parts = ("model", "optimizer", *(["average"] if self.average is not None else []))
+        return {name: getattr(self, name).state_dict() for name in parts}
 
     def load_state_dict(self, state: dict) -> None:
         for name, part in state.items():
@@ -147,7 +147,9 @@ class Meter:
         """Take in a batch whose gradients are still there. logits, wanted: (N, 7)."""
         self.loss += loss * len(logits)
         self.correct += (logits.argmax(1) == wanted.argmax(1)).sum()
-        self.norms += torch.stack(torch._foreach_norm([weight.grad for weight in self.weights.values()]))
+        self.norms += torch.stack(
+            torch._foreach_norm([weight.grad for weight in self.weights.values() if weight.grad is not None])
+        )
         self.images, self.batches = self.images + len(logits), self.batches + 1
 
     def summarise(self) -> dict[str, float]:

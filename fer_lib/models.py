@@ -241,7 +241,7 @@ def _make_features(kernels: tuple[int, ...], batch_norm: bool, residual: bool) -
     layers, inputs = [], 1
     for place, outputs in enumerate(kernels):
         layers += [_conv(inputs, outputs)] + [nn.MaxPool2d(2)] * (place < POOLINGS)
-        layers += [nn.BatchNorm2d(outputs)] * batch_norm + [nn.ReLU()]
+        layers += [*[nn.BatchNorm2d(outputs)] * batch_norm, nn.ReLU()]
         inputs = outputs
     return nn.Sequential(*layers, *([ResidualBlock(inputs)] if residual else []))
 
@@ -262,10 +262,11 @@ def _conv_norm_relu(inputs: int, filters: int, pool: bool = True) -> list[nn.Mod
 
 def _make_head(filters: int, poolings: int, widths: tuple[int, ...], dropout: float) -> list[nn.Module]:
     """Flatten, hidden layers of these widths, and the seven logits."""
-    layers, inputs = [nn.Flatten()], filters * (SIDE // 2**poolings) ** 2
+    layers: list[nn.Module] = [nn.Flatten()]
+    inputs = filters * (SIDE // 2**poolings) ** 2
     for outputs in widths:
         layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)]
-        layers += [nn.ReLU()] * (len(widths) > 1) + _dropout(dropout)
+        layers += [*[nn.ReLU()] * (len(widths) > 1), *_dropout(dropout)]
         inputs = outputs
     return [*layers, nn.Linear(inputs, len(EMOTIONS))]
 

@@ -107,7 +107,7 @@ def _list_profile(given: dict) -> set[str]:
     return {name for profile in profiles if profile.items() <= given.items() for name in profile}
 
 
-def _evaluate(node: ast.expr) -> object:
+def _evaluate(node: ast.expr):
     """The literal in a cell; papermill writes what is no literal of Python's as float('inf')."""
     if isinstance(node, ast.Call):
         return float(ast.literal_eval(node.args[0]))
@@ -115,11 +115,11 @@ def _evaluate(node: ast.expr) -> object:
 
 
 def _advise(name: str, kind: str) -> str:
-    advice = ADVICE[re.match(r"\w+", kind)[0]].replace("NAME", name)
+    advice = ADVICE[re.split(r"\W", kind)[0]].replace("NAME", name)
     return advice + (", or None" if "None" in kind else "")
 
 
-def _check_value(name: str, value: object, default: object) -> None:
+def _check_value(name: str, value, default) -> None:
     """Raise ValueError for a value of the right type that cannot be used under this name; the default can."""
     if value == default:
         return
@@ -142,7 +142,7 @@ def _find_injected(cells: list[str]) -> list[int]:
     return [place for place, cell in enumerate(cells) if cell.startswith("# Parameters\n")]
 
 
-def _parse(cell: str) -> ast.Module:
+def _parse(cell: str):
     try:
         return ast.parse(cell)
     except SyntaxError:  # a cell with IPython's own syntax declares nothing

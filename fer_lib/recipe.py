@@ -150,10 +150,11 @@ def climb(model: nn.Module, radius: float):
     """For as long as the context lasts, the weights lie uphill, by so much along the gradient they have; batch norms'
     running statistics are then left alone."""
     weights = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     with torch.no_grad():
-        length = torch.stack(torch._foreach_norm([weight.grad for weight in weights])).norm() + 1e-12
-        step = [weight.grad * (radius / length) for weight in weights]
+        length = torch.stack(torch._foreach_norm(gradients)).norm() + 1e-12
+        step = torch._foreach_mul(gradients, radius / length)
         before = [weight.clone() for weight in weights]
         torch._foreach_add_(weights, step)
     momenta = [norm.momentum for norm in norms]

@@ -165,9 +165,9 @@ def choose_confidence(effects: Sequence, decide, wrong: float = 1 - CONFIDENCE) 
 def estimate_mean(values: Sequence[float]) -> Effect:
     """Mean of one value a seed, with Student's t interval: what other seeds would be expected to give. It covers the
     chance in training, not that in which images the split holds; a single run has no interval."""
-    values = np.asarray(values, float)
-    freedom = len(values) - 1
-    return Effect(float(values.mean()), float(values.var(ddof=1) / len(values)) if freedom else 0.0, 0.0, freedom)
+    known = np.asarray(values, float)
+    freedom = len(known) - 1
+    return Effect(float(known.mean()), float(known.var(ddof=1) / len(known)) if freedom else 0.0, 0.0, freedom)
 
 
 def estimate_difference(before: Sequence[float], after: Sequence[float]) -> Effect:
