@@ -238,9 +238,10 @@ POOLINGS = 3  # more would leave report B's deeper networks a map of a single pl
 
 def _make_features(kernels: tuple[int, ...], batch_norm: bool, residual: bool) -> nn.Sequential:
     """Convolutions with ReLU, the first three with pooling, and a residual block where asked for."""
-    layers, inputs = [], 1
+    layers: list[nn.Module] = []
+    inputs = 1
     for place, outputs in enumerate(kernels):
-        layers += [_conv(inputs, outputs)] + [nn.MaxPool2d(2)] * (place < POOLINGS)
+        layers += [_conv(inputs, outputs), *[nn.MaxPool2d(2)] * (place < POOLINGS)]
         layers += [*[nn.BatchNorm2d(outputs)] * batch_norm, nn.ReLU()]
         inputs = outputs
     return nn.Sequential(*layers, *([ResidualBlock(inputs)] if residual else []))

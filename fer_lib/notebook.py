@@ -77,14 +77,14 @@ def check_parameters(cells: list[str]) -> None:
     for an unknown experiment or way of tracking, and numbers that cannot be trained with. Only what belongs to a
     whole profile of params/ may be more than the notebook has."""
     injected = _find_injected(cells)
-    declared = [
-        node
+    declared = {
+        node.target.id: node
         for cell in (cells[: injected[0]] if injected else cells)
         for node in _parse(cell).body
-        if isinstance(node, ast.AnnAssign)
-    ]
-    kinds = {node.target.id: ast.unparse(node.annotation) for node in declared}
-    defaults = {node.target.id: _evaluate(node.value) for node in declared}
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    kinds = {name: ast.unparse(node.annotation) for name, node in declared.items()}
+    defaults = {name: _evaluate(node.value) for name, node in declared.items()}
     nodes = _parse(cells[injected[0]]).body if injected else ()
     given = {node.targets[0].id: _evaluate(node.value) for node in nodes}
     if unknown := set(given) - set(kinds) - _list_profile(given):

@@ -9,7 +9,6 @@ and on a CPU, to be fast, numba.
 import argparse
 import contextlib
 import copy
-import itertools
 import math
 import platform
 import sys
@@ -93,12 +92,14 @@ def check_seeds(seeds: Iterable[int]) -> list[int]:
 
 
 def _train_or_wait(experiment: Experiment, dataset: Dataset, seed: int, retrain: bool, wandb_mode: str) -> Run:
-    for attempt in itertools.count():
+    told = False
+    while True:
         try:
             return train_run(experiment, dataset, seed, wandb_mode, retrain)
         except Claimed as claimed:
-            if attempt == 0:
+            if not told:
                 tqdm.write(f"{claimed}; waiting for it", file=sys.stderr)
+            told = True
             time.sleep(WAIT)
 
 
