@@ -94,7 +94,7 @@ class PlainFaces(TorchDataset):
 def bench_training(split: Split, experiment: Experiment) -> dict:
     """An epoch of a network with report B's augmentation: `train_one_epoch` against a plain loop in float32."""
     hardware = choose_hardware()
-    images, targets = hardware.put(split.images), one_hot(split.labels).to(hardware.device)
+    images, targets = hardware.put(split.images), one_hot(split).to(hardware.device)
 
     def train_ours() -> None:
         learner = make_learner(experiment, hardware)  # the last epoch: its images are never shrunk

@@ -35,7 +35,8 @@ class Split:
     """One of the three splits.
 
     images: uint8 (N, 48, 48), 0 black to 255 white; labels: int64 (N,), places in `classes`;
-    rows: int64 (N,), the place of each image among the file's data rows, or the folder's pictures, from 0.
+    rows: int64 (N,), the place of each image among the file's data rows, or the folder's pictures, from 0;
+    data: the name of the data set.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Split:
     labels: np.ndarray
     rows: np.ndarray
     classes: tuple[str, ...] = EMOTIONS
+    data: str = "fer2013"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,5 +119,5 @@ def split_rows(name: str, fingerprint: str, content: Content) -> Dataset:
             whole = rows[-1] - rows[0] + 1 == len(rows)  # then a view will do, and spare a copy of 66 MB
             chosen = slice(rows[0], rows[-1] + 1) if whole else rows
             labels = (codes[chosen] // 4).astype(np.int64)
-            splits[split] = Split(split, content.images[chosen], labels, rows, classes)
+            splits[split] = Split(split, content.images[chosen], labels, rows, classes, name)
     return Dataset(name, fingerprint, splits, classes)

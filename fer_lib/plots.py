@@ -60,7 +60,7 @@ def plot_class_counts(dataset: Dataset) -> Figure:
     figure, axes = _make_figure(figsize=(WIDTH, 3.6))
     for place, (name, column) in enumerate(counts.items()):
         bars = axes.bar(
-            np.arange(len(EMOTIONS)) + 0.27 * (place - 1), column / column.sum(), 0.25, color=SPLIT_COLOURS[name]
+            np.arange(len(dataset.classes)) + 0.27 * (place - 1), column / column.sum(), 0.25, color=SPLIT_COLOURS[name]
         )
         axes.bar_label(bars, [f"{count:,}" for count in column], fontsize=6.5, rotation=90, padding=2)
         bars.set_label(f"{name} ({column.sum():,})")
@@ -69,8 +69,9 @@ def plot_class_counts(dataset: Dataset) -> Figure:
         figure,
         f"{total.index[-1]} has {total.iloc[-1] / total.iloc[0]:.0f} times as many training images as "
         f"{total.index[0]}; the three splits are alike",
+        dataset.name,
     )
-    axes.set_xticks(range(len(EMOTIONS)), EMOTIONS)
+    axes.set_xticks(range(len(dataset.classes)), dataset.classes)
     axes.set_ylabel("share of the split")
     axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.margins(y=0.18)
@@ -95,7 +96,9 @@ def plot_pixel_statistics(dataset: Dataset) -> Figure:
     panels[1].legend()
     means = [values[0].mean() for values in measured.values()]
     _set_title(
-        figure, f"Light and contrast vary widely, alike in all splits (mean grey {min(means):.1f} to {max(means):.1f})"
+        figure,
+        f"Light and contrast vary widely, alike in all splits (mean grey {min(means):.1f} to {max(means):.1f})",
+        dataset.name,
     )
     return figure
 
@@ -103,14 +106,15 @@ def plot_pixel_statistics(dataset: Dataset) -> Figure:
 def plot_mean_faces(split: Split) -> Figure:
     """The mean image of each class, all in one scale of grey."""
     faces = calc_mean_faces(split)
-    counts = np.bincount(split.labels, minlength=len(EMOTIONS))
-    titles = [f"{emotion}\n{count:,} images" for emotion, count in zip(EMOTIONS, counts)]
-    brightest, darkest = (EMOTIONS[pick(faces.mean((1, 2)))] for pick in (np.nanargmax, np.nanargmin))
+    counts = np.bincount(split.labels, minlength=len(split.classes))
+    titles = [f"{emotion}\n{count:,} images" for emotion, count in zip(split.classes, counts)]
+    brightest, darkest = (split.classes[pick(faces.mean((1, 2)))] for pick in (np.nanargmax, np.nanargmin))
     return _draw_images(
         faces,
         titles,
         f"The mean faces differ at mouth, brows and eyes; {brightest} is the brightest, {darkest} the darkest",
         limits=(faces.min(), faces.max()),
+        data=split.data,
     )
 
 
@@ -119,14 +123,15 @@ def plot_mean_face_differences(split: Split) -> Figure:
     faces = calc_mean_faces(split)
     own = faces - split.images.mean(0)
     reach = np.nanmax(np.abs(own))
-    strongest = EMOTIONS[np.nanargmax(np.nanstd(own, axis=(1, 2)))]
+    strongest = split.classes[np.nanargmax(np.nanstd(own, axis=(1, 2)))]
     return _draw_images(
         own,
-        EMOTIONS,
+        split.classes,
         f"{strongest} departs furthest from the mean of all faces",
         limits=(-reach, reach),
         colours="PuOr_r",
         label="grey levels\nabove the mean",
+        data=split.data,
     )
 
 
@@ -142,6 +147,7 @@ def plot_eigenfaces(split: Split, count: int = 7) -> Figure:
         limits=(-reach, reach),
         colours="PuOr_r",
         label="weight",
+        data=split.data,
     )
 
 
@@ -180,18 +186,19 @@ def plot_agreement(agreement: pd.DataFrame) -> Figure:
 
 def plot_balancing(before: Split, after: Split) -> Figure:
     """Counts of each class, the copies set apart from the originals."""
-    originals = np.bincount(before.labels, minlength=len(EMOTIONS))
-    copies = np.bincount(after.labels, minlength=len(EMOTIONS)) - originals
+    originals = np.bincount(before.labels, minlength=len(before.classes))
+    copies = np.bincount(after.labels, minlength=len(before.classes)) - originals
     figure, axes = _make_figure(figsize=(WIDTH, 3.4))
-    axes.bar(EMOTIONS, originals, 0.6, color=BEFORE, label="originals")
-    bars = axes.bar(EMOTIONS, copies, 0.6, bottom=originals, color=AFTER, label="copies, ±10 in grey level")
+    axes.bar(before.classes, originals, 0.6, color=BEFORE, label="originals")
+    bars = axes.bar(before.classes, copies, 0.6, bottom=originals, color=AFTER, label="copies, ±10 in grey level")
     times = (originals + copies) / np.maximum(originals, 1)
     axes.bar_label(bars, [f"×{factor:.1f}" if factor > 1 else "" for factor in times], padding=2)
     most = int(np.argmax(times))
     _set_title(
         figure,
-        f"Balancing takes the training split from {len(before):,} to {len(after):,} images; each {EMOTIONS[most]} "
-        f"face is seen {times[most]:.0f} times",
+        f"Balancing takes the training split from {len(before):,} to {len(after):,} images; each "
+        f"{before.classes[most]} face is seen {times[most]:.0f} times",
+        before.data,
     )
     axes.set_ylabel("training images")
     axes.yaxis.set_major_formatter("{x:,.0f}")
@@ -208,11 +215,12 @@ def plot_balanced_faces(before: Split, after: Split) -> Figure:
     means = np.nanmean(change, axis=(1, 2))
     return _draw_images(
         change,
-        [f"{emotion}\n{mean:+.2f} on average" for emotion, mean in zip(EMOTIONS, means)],
+        [f"{emotion}\n{mean:+.2f} on average" for emotion, mean in zip(before.classes, means)],
         f"Balancing moves no class's mean face by more than {reach:.1f} of 255 grey levels",
         limits=(-reach, reach),
         colours="PuOr_r",
         label="grey levels",
+        data=before.data,
     )
 
 
@@ -261,16 +269,18 @@ def plot_blurring(face: np.ndarray, means: dict[str, np.ndarray]) -> Figure:
 
 def plot_faces(split: Split, count: int = 10) -> Figure:
     """The first images of each class: for a reader who has the data, never in what is published of FER2013."""
-    sheet = np.full((len(EMOTIONS), count, SIDE, SIDE), 255, np.uint8)
+    sheet = np.full((len(split.classes), count, SIDE, SIDE), 255, np.uint8)
     for label, row in enumerate(sheet):
         found = split.images[split.labels == label][:count]
         row[: len(found)] = found
-    figure, axes = _make_figure(figsize=(WIDTH, WIDTH * len(EMOTIONS) / count))
-    axes.imshow(sheet.swapaxes(1, 2).reshape(len(EMOTIONS) * SIDE, count * SIDE), cmap="gray", vmin=0, vmax=255)
-    axes.set_yticks(SIDE * (np.arange(len(EMOTIONS)) + 0.5), EMOTIONS)
+    figure, axes = _make_figure(figsize=(WIDTH, WIDTH * len(split.classes) / count))
+    axes.imshow(sheet.swapaxes(1, 2).reshape(len(split.classes) * SIDE, count * SIDE), cmap="gray", vmin=0, vmax=255)
+    axes.set_yticks(SIDE * (np.arange(len(split.classes)) + 0.5), split.classes)
     axes.set_xticks([])
     axes.grid(visible=False)
-    _set_title(figure, f"The first {count} {split.name} images labelled with each class; some labels are wrong")
+    _set_title(
+        figure, f"The first {count} {split.name} images labelled with each class; some labels are wrong", split.data
+    )
     return figure
 
 
@@ -281,6 +291,7 @@ def _draw_images(
     limits: tuple[float, float],
     colours: str = "gray",
     label: str = "grey level",
+    data: str = "fer2013",
 ) -> Figure:
     """A row of images (N, 48, 48) in one colour scale, with its bar."""
     figure, panels = _make_figure(1, len(images), figsize=(WIDTH, 2.05))
@@ -291,7 +302,7 @@ def _draw_images(
     bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
     bar.ax.tick_params(labelsize=7)
     bar.set_label(label, fontsize=7)
-    _set_title(figure, title)
+    _set_title(figure, title, data)
     return figure
 
 
@@ -323,6 +334,7 @@ def plot_curves(before: list, after: list) -> Figure:
         figure,
         f"At the end of training the gap to validation is {gaps[0].format()} points for "
         f"{before[0].experiment.step}, {gaps[1].format()} for {after[0].experiment.step}",
+        before[0].data,
     )
     return figure
 
@@ -359,6 +371,7 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
         figure,
         f"{metric.split('_')[0].capitalize()}: {groups[best][0].experiment.step} is best in the mean, "
         f"{means[best].format()}%; the steps lie within {100 * np.ptp([mean.mean for mean in means]):.1f} points",
+        groups[0][0].data,
     )
     return figure
 
@@ -390,6 +403,7 @@ def plot_gaps(groups: list[list]) -> Figure:
     _set_title(
         figure,
         f"Gap from training to validation in points: as met {join_names(steps[::2])}; clean {join_names(steps[1::2])}",
+        groups[0][0].data,
     )
     return figure
 
@@ -415,7 +429,9 @@ def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panels[0, 0].set_ylabel("gradient norm, mean over batches")
     panels[0, -1].legend(fontsize=7)
-    _set_title(figure, f"The first batch's gradient has a norm, over all layers, of {join_names(totals)}")
+    _set_title(
+        figure, f"The first batch's gradient has a norm, over all layers, of {join_names(totals)}", groups[0][0].data
+    )
     return figure
 
 
@@ -435,7 +451,7 @@ def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -
     figure, panels = _make_figure(1, 2, figsize=(WIDTH, 4.3), sharey=True)
     for axes, runs in zip(panels, (before, after)):
         name = f"{_name(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}"
-        _draw_confusion(axes, _mean_confusion(runs, labels, split), name, axes is panels[0])
+        _draw_confusion(axes, _mean_confusion(runs, labels, split), name, axes is panels[0], runs[0].classes)
     panels[0].set_ylabel("label")
     shares = _mean_confusion(after, labels, split)
     np.fill_diagonal(shares, 0)
@@ -443,16 +459,17 @@ def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -
     _set_title(
         figure,
         f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes "
-        f"{shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}, its commonest error",
+        f"{shares[label, taken]:.0%} of {after[0].classes[label]} for {after[0].classes[taken]}, its commonest error",
+        before[0].data,
     )
     return figure
 
 
-def _draw_confusion(axes, shares: np.ndarray, name: str, labelled: bool) -> None:
-    """One matrix of shares (7, 7), 0-1, in percent; labelled: whether the classes stand at its left."""
+def _draw_confusion(axes, shares: np.ndarray, name: str, labelled: bool, classes=EMOTIONS) -> None:
+    """One matrix of shares (classes, classes), 0-1, in percent; labelled: whether the classes stand at its left."""
     sns.heatmap(
         shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
-        square=True, cbar=False, xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axes,
+        square=True, cbar=False, xticklabels=classes, yticklabels=classes, ax=axes,
     )  # fmt: skip
     axes.set_title(name, fontsize=9)
     axes.set_xlabel("predicted")
@@ -469,7 +486,7 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         for runs in (before, after)
     ]
     figure, panels = _make_figure(1, 2, figsize=(WIDTH, 3.4), sharey=True)
-    places = np.arange(len(EMOTIONS))
+    places = np.arange(len(after[0].classes))
     panels[0].hlines(places, recalls[0].mean(0), recalls[1].mean(0), color="#BBBBBB", zorder=1)
     for runs, recall, colour in zip((before, after), recalls, (BEFORE, AFTER)):
         panels[0].scatter(recall.mean(0), places, color=colour, label=_name(runs[0]), s=36, zorder=2)
@@ -479,27 +496,30 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         panels[1].plot(change.mean, place, "o", color=colour)
         panels[1].hlines(place, change.low, change.high, color=colour, linewidth=2)
     panels[1].axvline(0, color="black", linewidth=0.8)
-    panels[0].set(xlabel="recall", yticks=places, yticklabels=EMOTIONS)
+    panels[0].set(xlabel="recall", yticks=places, yticklabels=after[0].classes)
     panels[1].set_xlabel("change of recall in points, with interval over seeds")
     panels[0].xaxis.set_major_formatter(PercentFormatter(1, 0))
     panels[1].xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     panels[0].invert_yaxis()
     panels[0].legend(fontsize=8)
     won, lost = (
-        [EMOTIONS[i] for i in places if test(changes[i])] for test in (lambda c: c.low > 0, lambda c: c.high < 0)
+        [after[0].classes[i] for i in places if test(changes[i])]
+        for test in (lambda c: c.low > 0, lambda c: c.high < 0)
     )
     _set_title(
         figure,
         f"{split.capitalize()} recall of {after[0].experiment.step}: better for {join_names(won)}, "
         f"worse for {join_names(lost)} (interval clear of zero)",
+        before[0].data,
     )
     return figure
 
 
 def _estimate_recall_changes(before: np.ndarray, after: np.ndarray) -> list[Estimate]:
-    """The change of each class's recall, of (runs, 7) each; classes scatter about alike, as far as can be seen."""
-    groups = {(side, place): recall[:, place] for side, recall in enumerate((before, after)) for place in range(7)}
-    scatters, weights = moderate_variances(groups), [{(1, place): 1.0, (0, place): -1.0} for place in range(7)]
+    """The change of each class's recall, of (runs, classes) each; classes scatter alike, as far as can be seen."""
+    places = range(before.shape[1])
+    groups = {(side, place): recall[:, place] for side, recall in enumerate((before, after)) for place in places}
+    scatters, weights = moderate_variances(groups), [{(1, place): 1.0, (0, place): -1.0} for place in places]
     effects = [estimate_contrast(weight, groups, scatters) for weight in weights]
     confidence = choose_confidence(effects, lambda e, level: e.find_half_width(level) < abs(e.mean))
     return [Estimate(effect.mean, *effect.find_interval(confidence), len(after)) for effect in effects]
@@ -938,15 +958,15 @@ def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention") -> Figure:
+def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention", classes=EMOTIONS) -> Figure:
     """Where a network looks, over each class's mean face.
 
-    maps: float (7, side, side), each of sum 1, side a multiple of three; faces: float (7, 48, 48), 0-255; what: the
-    maps show."""
+    maps: float (classes, side, side), each of sum 1, side a multiple of three; faces: float (classes, 48, 48), 0-255;
+    what: the maps show; classes: their names."""
     side = maps.shape[-1]
     relative = maps * side**2  # 1 is what it would be if all places were looked at alike
-    figure, panels = _make_figure(1, len(EMOTIONS), figsize=(WIDTH, 2.05))
-    for axes, face, seen, emotion in zip(panels, faces, relative, EMOTIONS):
+    figure, panels = _make_figure(1, len(classes), figsize=(WIDTH, 2.05))
+    for axes, face, seen, emotion in zip(panels, faces, relative, classes):
         axes.imshow(face, cmap="gray")
         drawn = axes.imshow(
             seen, cmap="inferno", alpha=0.55, extent=(-0.5, SIDE - 0.5, SIDE - 0.5, -0.5),
@@ -1071,8 +1091,10 @@ def _make_figure(*args, **kwargs):
     return figure, axes
 
 
-def _set_title(figure: Figure, text: str) -> None:
-    figure.suptitle(textwrap.fill(text, 100), x=0.01, ha="left", weight="bold")
+def _set_title(figure: Figure, text: str, data: str = "fer2013") -> None:
+    """The title of a figure, and what it is of, where that is not FER2013."""
+    other = "" if data == "fer2013" else f"\nOn {data}, which is not FER2013."
+    figure.suptitle(textwrap.fill(text, 100) + other, x=0.01, ha="left", weight="bold")
 
 
 def _mean_confusion(runs: list, labels: np.ndarray, split: str) -> np.ndarray:

@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from fer_lib.data import PROJECT, Dataset
+from fer_lib.dataset import EMOTIONS, PROJECT, Dataset
 from fer_lib.experiments import EXPERIMENTS, Experiment
 from fer_lib.metrics import calc_accuracy
 
@@ -82,7 +82,7 @@ class Run:
     results: see `train.train_run`; environment: versions, hardware, seconds and images/s;
     history: a row an epoch with epoch (from 1), train_loss, train_accuracy, validation_loss,
     validation_accuracy (0-1), learning_rate, seconds, and gradient_norm/<name> for each layer of weights;
-    weights: the digest of its weights, None for a record of before there were digests.
+    weights: the digest of its weights, None for a record of before there were digests; classes: of its data.
     """
 
     folder: Path
@@ -93,10 +93,11 @@ class Run:
     environment: dict = field(repr=False)
     history: pd.DataFrame = field(repr=False)
     weights: str | None = field(repr=False, default=None)
+    classes: tuple[str, ...] = field(repr=False, default=EMOTIONS)
 
     @cached_property
     def logits(self) -> dict[str, np.ndarray]:
-        """{"validation": ..., "test": ...}: float16 (N, 7), in the file's row order, at the best epoch;
+        """{"validation": ..., "test": ...}: float16 (N, classes), in the file's row order, at the best epoch;
         "validation_flip" and so on, where the experiment has further views. As `round_logits` leaves them."""
         path = self.folder / "predictions.npz"
         try:
@@ -106,7 +107,7 @@ class Run:
             raise
         except Exception as error:  # a damaged archive makes zipfile and numpy raise almost anything
             raise RecordError(path, f"damaged or cut short ({error})") from error
-        _check_logits(path, logits, self.experiment, self.results)
+        _check_logits(path, logits, self)
         return logits
 
 
@@ -195,6 +196,7 @@ def _open_run(folder: Path, experiment: Experiment, record: dict) -> Run:
         record["environment"],
         history,
         files.get(WEIGHTS),
+        tuple(record["data"].get("classes", EMOTIONS)),
     )
 
 
@@ -264,6 +266,9 @@ def _find_fault(record: dict, folder: Path) -> str | None:
         return "without its digest, or those of its files"
     if not all(isinstance(data.get(name), str) for name in ("name", "fingerprint")):
         return "without the data's name or fingerprint"
+    classes = data.get("classes", list(EMOTIONS))
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return "its classes are not names"
     named = f"{folder.parent.name}/{folder.name}-"  # a config that is not the published one adds its digest
     if not named.startswith(f"{record['experiment']}/{data['name']}-seed{record['seed']}-"):
         return f"of {record['experiment']} on {data['name']} with seed {record['seed']}, which its folder is not"
@@ -312,16 +317,16 @@ def _read_history(path: Path, results: dict, digest: str | None) -> pd.DataFrame
     return history
 
 
-def _check_logits(path: Path, logits: dict[str, np.ndarray], experiment: Experiment, results: dict) -> None:
+def _check_logits(path: Path, logits: dict[str, np.ndarray], run: Run) -> None:
     """Raise RecordError unless these are the logits of as many images as the accuracies speak of."""
-    views = ["", *(f"_{view}" for view in experiment.views)]
+    views, classes = ["", *(f"_{view}" for view in run.experiment.views)], len(run.classes)
     if missing := {f"{split}{view}" for split in ("validation", "test") for view in views} - set(logits):
         raise RecordError(path, f"without {', '.join(sorted(missing))}")
     for name, array in logits.items():
-        whole = array.ndim == 2 and array.shape[1:] == (7,) and len(array) > 0 and array.dtype == np.float16
+        whole = array.ndim == 2 and array.shape[1:] == (classes,) and len(array) > 0 and array.dtype == np.float16
         if not whole or len(array) != len(logits[name.split("_")[0]]) or not np.isfinite(array).all():
-            raise RecordError(path, f"{name} is not what logits are, finite and (N, 7) in half precision")
-        right = len(array) * results.get(_name_accuracy(name), math.nan)
+            raise RecordError(path, f"{name} is not what logits are, finite and (N, {classes}) in half precision")
+        right = len(array) * run.results.get(_name_accuracy(name), math.nan)
         if not abs(right - round(right or 0)) <= 1e-6 * len(array):
             raise RecordError(path, f"{name} has {len(array)} rows, of which no whole number gives run.json's accuracy")
 
@@ -364,7 +369,7 @@ def write_run(
         record = {
             "experiment": experiment.name,
             "seed": seed,
-            "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+            "data": _describe_data(dataset),
             "config": experiment.config,
             "results": results,
             "environment": environment,
@@ -380,6 +385,12 @@ def write_run(
         fresh.replace(folder)
         shutil.rmtree(replaced, ignore_errors=True)
     return _open_run(folder, experiment, _read_record(folder))
+
+
+def _describe_data(dataset: Dataset) -> dict:
+    """What a record says of its data; of the classes, only where they are not FER2013's."""
+    own = {} if dataset.classes == EMOTIONS else {"classes": list(dataset.classes)}
+    return {"name": dataset.name, "fingerprint": dataset.fingerprint, **own}
 
 
 def _write_files(folder: Path, record: dict, history: list[dict], logits: dict, weights: dict) -> None:
@@ -421,7 +432,7 @@ def load_model(run: Run) -> torch.nn.Module:
             f"{path.parent} has no {WEIGHTS}; "
             f"python -m fer_lib.train {run.experiment.name} --seed {run.seed} --retrain makes them"
         )
-    model, content = run.experiment.build_model(), _read_bytes(path, run.weights)
+    model, content = run.experiment.build_model(len(run.classes)), _read_bytes(path, run.weights)
     try:
         model.load_state_dict(weights := load(content))
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:

@@ -221,9 +221,9 @@ class Learner:
             getattr(self, name).load_state_dict(part)
 
 
-def make_learner(experiment: Experiment, hardware: Hardware) -> Learner:
+def make_learner(experiment: Experiment, hardware: Hardware, classes: int = len(EMOTIONS)) -> Learner:
     """A fresh one, its weights from the default generator, without teachers."""
-    model = hardware.place(experiment.build_model())
+    model = hardware.place(experiment.build_model(classes))
     optimizer = make_optimizer(model, experiment.learning_rate, experiment.recipe)
     return Learner(model, optimizer, average_weights(model, experiment.recipe))
 
@@ -247,7 +247,7 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
     images, targets = hardware.put(split.images), make_targets(experiment, dataset, split).to(hardware.device)
     with torch.random.fork_rng():  # leave the caller's random numbers alone
         torch.manual_seed(seed)
-        learner = make_learner(experiment, hardware)
+        learner = make_learner(experiment, hardware, len(dataset.classes))
         teachers = record.find_teachers(experiment, dataset)
         if teachers:
             networks = [hardware.place(record.load_model(run)) for run in teachers]
@@ -409,8 +409,8 @@ def _measure_first_gradients(experiment, dataset, seed, count, hardware) -> dict
     split = replace(dataset.train, images=dataset.train.images[chosen], labels=dataset.train.labels[chosen])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = hardware.place(experiment.build_model()).train()
-        generator, targets = seed_epoch(seed, 0, hardware.device), one_hot(split.labels).to(hardware.device)
+        model = hardware.place(experiment.build_model(len(split.classes))).train()
+        generator, targets = seed_epoch(seed, 0, hardware.device), one_hot(split).to(hardware.device)
         order = torch.randperm(len(split), generator=generator, device=hardware.device)
         inputs = make_inputs(hardware.put(split.images)[order], experiment, hardware)
         inputs, meter = augment_batch(inputs, experiment.augmentation, generator), Meter(model)
@@ -440,16 +440,16 @@ def make_inputs(images: torch.Tensor, experiment: Experiment, hardware: Hardware
     return inputs.contiguous(memory_format=hardware.memory_format)
 
 
-def one_hot(labels: np.ndarray) -> torch.Tensor:
-    """Labels, int64 (N,), as probabilities: float32 (N, 7)."""
-    return F.one_hot(torch.from_numpy(labels), len(EMOTIONS)).float()
+def one_hot(split: Split) -> torch.Tensor:
+    """A split's labels as probabilities: float32 (N, classes)."""
+    return F.one_hot(torch.from_numpy(split.labels), len(split.classes)).float()
 
 
 def make_targets(experiment: Experiment, dataset: Dataset, split: Split) -> torch.Tensor:
     """What the network is to answer for each image of the training split, balanced or not: probabilities, float32
-    (N, 7), all at the label, or, in an experiment with votes, shared out as FER+'s taggers did, see `share_votes`."""
+    (N, classes), all at the label, or, in an experiment with votes, shared out as FER+'s taggers did: `share_votes`."""
     if not experiment.votes:
-        return one_hot(split.labels)
+        return one_hot(split)
     if (votes := load_votes(dataset)) is None:
         raise ValueError(
             f"{experiment.name} needs FER+'s votes: name fer2013new.csv in FER_VOTES, or put it into data/"
@@ -670,7 +670,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m fer_lib.train", description="Train an experiment and record it.")
     parser.add_argument("experiment", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (default: 0)")
-    parser.add_argument("--data", default="auto", help="a FER2013 file, drawn, or auto (default)")
+    parser.add_argument("--data", default="auto", help="a file or folder of faces, drawn, or auto (default)")
     parser.add_argument("--epochs", type=int, help="at most so many, in place of the experiment's own")
     parser.add_argument("--wandb", default="auto", choices=MODES)
     parser.add_argument("--retrain", action="store_true", help="train although the run is on record")

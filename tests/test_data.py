@@ -120,7 +120,8 @@ BAD = {
     "no pixels": (write_rows([(0, "Training")], "emotion,Usage"), "row 1: column pixels missing"),
     "no emotion": (write_rows([(PIXELS[0],)], "pixels"), "row 1: column emotion missing"),
     "an unknown column in place of Usage": (
-        write_rows([(u, e, p) for e, u, p in ROWS], "Usagf,emotion,pixels"), "row 1: column Usage missing; found 'Usagf",
+        write_rows([(u, e, p) for e, u, p in ROWS], "Usagf,emotion,pixels"),
+        "row 1: column Usage missing; found 'Usagf",
     ),
     "too few pixels": (change(1, pixels="1 2 3"), "row 3: 3 pixels, expected 2304"),
     "too many pixels": (change(1, pixels=PIXELS[1] + " 7"), "row 3: 2305 pixels, expected 2304"),
@@ -171,7 +172,9 @@ def test_malformed_input_gets_one_clear_error_and_leaves_no_cache(tmp_path, own_
 def test_a_path_that_is_no_file_is_told(tmp_path):
     with pytest.raises(DataError, match="does not exist; the README says how to get FER2013"):
         load_data(tmp_path / "none.csv")
-    with pytest.raises(DataError, match="is a folder; name the file itself.*or, for pictures, lay them out in a folder"):
+    with pytest.raises(
+        DataError, match="is a folder; name the file itself.*or, for pictures, lay them out in a folder"
+    ):
         load_data(tmp_path)
 
 
