@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from fer_lib.data import SIDE
+from fer_lib.dataset import SIDE
 
 
 @dataclass(frozen=True)

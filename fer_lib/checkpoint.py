@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fer_lib.data import Dataset
+from fer_lib.dataset import Dataset
 from fer_lib.experiment import Experiment
 from fer_lib.loop import Learner, find_best
 from fer_lib.storage import RecordError, tell_failed_writes

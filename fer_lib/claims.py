@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from fer_lib.data import PROJECT
+from fer_lib.dataset import PROJECT
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.statistics import Effect, weigh
 

@@ -8,7 +8,7 @@ from functools import cache
 from torch import nn
 
 from fer_lib.augment import Augmentation
-from fer_lib.data import SIDE
+from fer_lib.dataset import EMOTIONS, SIDE
 from fer_lib.models import MODELS
 from fer_lib.preprocess import EVEN
 from fer_lib.recipe import VIEWS, Recipe
@@ -58,9 +58,9 @@ class Experiment:
         if unknown := set(self.views) - set(VIEWS):
             raise ValueError(f"views: no {', '.join(sorted(unknown))}; there are {', '.join(VIEWS)}")
 
-    def build_model(self) -> nn.Module:
-        """The network, with fresh weights from the default generator."""
-        return MODELS[self.model](**dict(self.options))
+    def build_model(self, classes: int = len(EMOTIONS)) -> nn.Module:
+        """The network for so many classes, with fresh weights from the default generator."""
+        return MODELS[self.model](**dict(self.options), classes=classes)
 
     @property
     def label(self) -> str:

@@ -10,7 +10,7 @@ about people.
 
 import numpy as np
 
-from fer_lib.data import EMOTIONS, SIDE, Dataset, build_dataset
+from fer_lib.dataset import EMOTIONS, SIDE, Dataset, build_dataset
 
 ACTIONS = ("brow_height", "brow_slant", "lids", "mouth_curve", "mouth_open", "mouth_width", "nose_wrinkle")
 EXPRESSIONS = np.array(

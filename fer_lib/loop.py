@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from fer_lib.augment import augment_batch
-from fer_lib.data import EMOTIONS, Dataset, Split, load_votes
+from fer_lib.dataset import EMOTIONS, Dataset, Split
 from fer_lib.experiment import Experiment
 from fer_lib.hardware import Hardware, choose_hardware
 from fer_lib.preprocess import scale_pixels, share_votes
@@ -26,6 +26,7 @@ from fer_lib.recipe import (
     set_learning_rate,
     shrink_images,
 )
+from fer_lib.votes import load_votes
 
 INFERENCE_BATCH = {"cpu": 64}  # images; on a CPU few, so that the activations stay in its cache
 
@@ -60,9 +61,9 @@ class Learner:
             getattr(self, name).load_state_dict(part)
 
 
-def make_learner(experiment: Experiment, hardware: Hardware) -> Learner:
+def make_learner(experiment: Experiment, hardware: Hardware, classes: int = len(EMOTIONS)) -> Learner:
     """A fresh one, its weights from the default generator, without teachers."""
-    model = hardware.place(experiment.build_model())
+    model = hardware.place(experiment.build_model(classes))
     optimizer = make_optimizer(model, experiment.learning_rate, experiment.recipe)
     return Learner(model, optimizer, average_weights(model, experiment.recipe))
 
@@ -182,8 +183,8 @@ def _measure_first_gradients(experiment, dataset, seed, count, hardware) -> dict
     split = replace(dataset.train, images=dataset.train.images[chosen], labels=dataset.train.labels[chosen])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = hardware.place(experiment.build_model()).train()
-        generator, targets = seed_epoch(seed, 0, hardware.device), one_hot(split.labels).to(hardware.device)
+        model = hardware.place(experiment.build_model(len(split.classes))).train()
+        generator, targets = seed_epoch(seed, 0, hardware.device), one_hot(split).to(hardware.device)
         order = torch.randperm(len(split), generator=generator, device=hardware.device)
         inputs = make_inputs(hardware.put(split.images)[order], experiment, hardware)
         inputs, meter = augment_batch(inputs, experiment.augmentation, generator), Meter(model)
@@ -213,16 +214,16 @@ def make_inputs(images: torch.Tensor, experiment: Experiment, hardware: Hardware
     return inputs.contiguous(memory_format=hardware.memory_format)
 
 
-def one_hot(labels: np.ndarray) -> torch.Tensor:
-    """Labels, int64 (N,), as probabilities: float32 (N, 7)."""
-    return F.one_hot(torch.from_numpy(labels), len(EMOTIONS)).float()
+def one_hot(split: Split) -> torch.Tensor:
+    """A split's labels as probabilities: float32 (N, classes)."""
+    return F.one_hot(torch.from_numpy(split.labels), len(split.classes)).float()
 
 
 def make_targets(experiment: Experiment, dataset: Dataset, split: Split) -> torch.Tensor:
     """What the network is to answer for each image of the training split, balanced or not: probabilities, float32
-    (N, 7), all at the label, or, in an experiment with votes, shared out as FER+'s taggers did, see `share_votes`."""
+    (N, classes), all at the label, or, in an experiment with votes, shared out as FER+'s taggers did: `share_votes`."""
     if not experiment.votes:
-        return one_hot(split.labels)
+        return one_hot(split)
     if (votes := load_votes(dataset)) is None:
         raise ValueError(
             f"{experiment.name} needs FER+'s votes: name fer2013new.csv in FER_VOTES, or put it into data/"

@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from fer_lib.data import EMOTIONS
-
 
 def calc_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share of images, 0-1, whose largest logit is at their label (top-1 accuracy).
@@ -14,8 +12,8 @@ def calc_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calc_confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Counts, int64 (7, 7): row i, column j is how many images of class i were taken for class j."""
-    classes = len(EMOTIONS)
+    """Counts, int64 (classes, classes): row i, column j is how many images of class i were taken for class j."""
+    classes = logits.shape[1]
     return np.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes)
 
 

@@ -1,6 +1,6 @@
 """The architectures of both reports, named as there, and the strong model.
 
-Each maps images, float (N, 1, 48, 48) in 0-1, to logits, float (N, 7).
+Each maps images, float (N, 1, 48, 48) in 0-1, to logits, float (N, classes): seven for FER2013's.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer_lib.data import EMOTIONS, SIDE
+from fer_lib.dataset import EMOTIONS, SIDE
 
 
 class BaselineModel(nn.Sequential):
@@ -19,14 +19,14 @@ class BaselineModel(nn.Sequential):
     map, 48 to 6. It names no ReLU in the head, and there is none.
     """
 
-    def __init__(self):
+    def __init__(self, classes: int = len(EMOTIONS)):
         super().__init__(
             *_conv_pool_relu(1, 32),
             *_conv_pool_relu(32, 64),
             *_conv_pool_relu(64, 128),
             nn.Flatten(),
             nn.Linear(128 * (SIDE // 8) ** 2, 128),
-            nn.Linear(128, len(EMOTIONS)),
+            nn.Linear(128, classes),
         )
 
 
@@ -48,12 +48,13 @@ class ImprovedModel(nn.Sequential):
         head: tuple[int, ...] = (128,),
         conv_dropout: float = 0.0,
         head_dropout: float = 0.0,
+        classes: int = len(EMOTIONS),
     ):
         layers, inputs = [], 1
         for outputs in filters:
             layers += [*_conv_norm_relu(inputs, outputs), *_dropout(conv_dropout)]
             inputs = outputs
-        super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout))
+        super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout, classes))
 
 
 class GigaModel(nn.Sequential):
@@ -72,13 +73,14 @@ class GigaModel(nn.Sequential):
         conv_dropout: float = 0.25,
         head_dropout: float = 0.5,
         skip: bool = True,
+        classes: int = len(EMOTIONS),
     ):
         layers, inputs = [], 1
         for outputs, count in zip(filters, blocks, strict=True):
             layers += _conv_norm_relu(inputs, outputs)
             layers += [ResidualBlock(outputs, skip) for _ in range(count)] + _dropout(conv_dropout)
             inputs = outputs
-        super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout))
+        super().__init__(*layers, *_make_head(inputs, len(filters), head, head_dropout, classes))
 
 
 class ResidualBlock(nn.Module):
@@ -128,12 +130,13 @@ class LayeredCNN(nn.Module):
         drop_threshold: float = 0.5,
         batch_norm: bool = False,
         residual: bool = False,
+        classes: int = len(EMOTIONS),
     ):
         super().__init__()
         self.features = _make_features(kernels, batch_norm, residual)
         side = SIDE // 2 ** min(len(kernels), POOLINGS)
         hidden = [nn.Linear(kernels[-1] * side**2, 128), nn.ReLU(), *_dropout(drop_threshold)]
-        self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, len(EMOTIONS)))
+        self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(images))
@@ -147,11 +150,16 @@ class LSTMCNN(nn.Module):
     and a residual block.
     """
 
-    def __init__(self, kernels: tuple[int, ...] = (32, 64, 128, 128, 128), drop_threshold: float = 0.5):
+    def __init__(
+        self,
+        kernels: tuple[int, ...] = (32, 64, 128, 128, 128),
+        drop_threshold: float = 0.5,
+        classes: int = len(EMOTIONS),
+    ):
         super().__init__()
         self.features = _make_features(kernels, batch_norm=True, residual=True)
         self.lstm = nn.LSTM(kernels[-1], 128, batch_first=True)
-        self.head = nn.Sequential(*_dropout(drop_threshold), nn.Linear(128, len(EMOTIONS)))
+        self.head = nn.Sequential(*_dropout(drop_threshold), nn.Linear(128, classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         _, (state, _) = self.lstm(_as_sequence(self.features(images)))
@@ -166,14 +174,19 @@ class AttentionCNN(nn.Module):
     each place from the others. The logits are taken from the mean over the places; else as `LSTMCNN`.
     """
 
-    def __init__(self, kernels: tuple[int, ...] = (32, 64, 128, 128, 128), drop_threshold: float = 0.5):
+    def __init__(
+        self,
+        kernels: tuple[int, ...] = (32, 64, 128, 128, 128),
+        drop_threshold: float = 0.5,
+        classes: int = len(EMOTIONS),
+    ):
         super().__init__()
         self.features = _make_features(kernels, batch_norm=True, residual=True)
         side = SIDE // 2 ** min(len(kernels), POOLINGS)
         self.places = nn.Parameter(0.02 * torch.randn(side**2, kernels[-1]))
         self.attention = nn.MultiheadAttention(kernels[-1], 4, batch_first=True)
         self.norm = nn.LayerNorm(kernels[-1])
-        self.head = nn.Sequential(*_dropout(drop_threshold), nn.Linear(kernels[-1], len(EMOTIONS)))
+        self.head = nn.Sequential(*_dropout(drop_threshold), nn.Linear(kernels[-1], classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         places = _as_sequence(self.features(images)) + self.places
@@ -206,6 +219,7 @@ class StrongCNN(nn.Sequential):
         squeeze_excitation: bool = False,
         skip_rate: float = 0.0,
         full_size: bool = False,
+        classes: int = len(EMOTIONS),
     ):
         layers, inputs, count = [], 1, 0
         for outputs, number in zip(widths, blocks, strict=True):
@@ -214,7 +228,7 @@ class StrongCNN(nn.Sequential):
                 count += 1
                 layers.append(ResidualBlock(outputs, True, squeeze_excitation, skip_rate * count / sum(blocks)))
             inputs = outputs
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, len(EMOTIONS)))
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
 class PlainCNN(nn.Sequential):
@@ -224,13 +238,13 @@ class PlainCNN(nn.Sequential):
     widths: filters of each stage. Images may be of any size that the poolings leave something of.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (64, 128, 256, 512)):
+    def __init__(self, widths: tuple[int, ...] = (64, 128, 256, 512), classes: int = len(EMOTIONS)):
         layers, inputs = [], 1
         for outputs in widths:
             layers += [nn.MaxPool2d(2)] * bool(layers)
             layers += _conv_norm_relu(inputs, outputs, pool=False) + _conv_norm_relu(outputs, outputs, pool=False)
             inputs = outputs
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, len(EMOTIONS)))
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
 
 
 POOLINGS = 3  # more would leave report B's deeper networks a map of a single place
@@ -261,15 +275,15 @@ def _conv_norm_relu(inputs: int, filters: int, pool: bool = True) -> list[nn.Mod
     return [_conv(inputs, filters), *[nn.MaxPool2d(2)] * pool, nn.BatchNorm2d(filters), nn.ReLU()]
 
 
-def _make_head(filters: int, poolings: int, widths: tuple[int, ...], dropout: float) -> list[nn.Module]:
-    """Flatten, hidden layers of these widths, and the seven logits."""
+def _make_head(filters: int, poolings: int, widths: tuple[int, ...], dropout: float, classes: int) -> list[nn.Module]:
+    """Flatten, hidden layers of these widths, and the logits."""
     layers: list[nn.Module] = [nn.Flatten()]
     inputs = filters * (SIDE // 2**poolings) ** 2
     for outputs in widths:
         layers += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)]
         layers += [*[nn.ReLU()] * (len(widths) > 1), *_dropout(dropout)]
         inputs = outputs
-    return [*layers, nn.Linear(inputs, len(EMOTIONS))]
+    return [*layers, nn.Linear(inputs, classes)]
 
 
 def _dropout(probability: float) -> list[nn.Module]:

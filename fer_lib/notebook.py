@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from fer_lib import __version__
 from fer_lib.claims import describe_undecided, read_claims, read_verdicts, tabulate_statements
 from fer_lib.costs import measure_cost
-from fer_lib.data import PROJECT, Dataset
+from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.evaluate import format_markdown
 from fer_lib.experiments import EXPERIMENTS, find_experiment
 from fer_lib.plots.style import set_style
@@ -65,8 +65,14 @@ def _describe_data(data: Dataset) -> None:
     print(f"data: {data.name} ({sizes}; fingerprint {data.fingerprint})")
     if data.name.startswith("drawn"):
         say(
-            "> **These are not FER2013's faces.** No FER2013 file was found, so this page was made from drawn faces "
+            "> **These are not FER2013's faces.** This page was made from drawn faces, which stand in for them, "
             "and shows only that everything runs. No figure on it says anything about the reports' claims."
+        )
+    elif data.name != "fer2013":
+        say(
+            f"> **These are not FER2013's faces, but data of your own**, {data.name}, of {len(data.classes)} classes: "
+            f"{', '.join(data.classes)}. What is trained and measured here is of them. The text, what the reports say, "
+            "the verdicts and whatever is read from records are of FER2013, and nothing here is comparable with them."
         )
 
 

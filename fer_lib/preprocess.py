@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fer_lib.data import EMOTIONS, VOTE_CLASSES, Split
+from fer_lib.dataset import EMOTIONS, Split
+from fer_lib.votes import VOTE_CLASSES
 
 
 def scale_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -31,15 +32,18 @@ def balance_classes(split: Split, factors: Sequence[float] = EVEN, shift: int = 
     with replacement, each with `shift` added to or taken from all its pixels (which, a coin
     decides) and clipped to 0-255. Classes that have enough stay as they are.
 
-    factors: for each of the seven classes, how many times the size of the largest it is to have.
+    factors: for each class, how many times the size of the largest it is to have; `EVEN` is for any classes.
     shift: in grey levels of 0-255.
     The copies follow the originals; `rows` names the image that each is a copy of.
-    Raises ValueError for a split other than the training split: a balanced validation or
-    test split would no longer measure what the reports measured.
+    Raises ValueError for factors that are of other classes, and for a split other than the
+    training split: a balanced validation or test split would no longer measure what the reports measured.
     """
     if split.name != "train":
         raise ValueError(f"only the training split may be balanced, not the {split.name} split")
-    counts = np.bincount(split.labels, minlength=len(EMOTIONS))
+    factors = [1.0] * len(split.classes) if tuple(factors) == EVEN else factors
+    if len(factors) != len(split.classes):
+        raise ValueError(f"upsampling: {len(factors)} factors, and the data has {len(split.classes)} classes")
+    counts = np.bincount(split.labels, minlength=len(split.classes))
     targets = np.round(np.multiply(factors, counts.max())).astype(int)
     rng = np.random.default_rng(seed)
     chosen = [
@@ -55,6 +59,8 @@ def balance_classes(split: Split, factors: Sequence[float] = EVEN, shift: int = 
         np.concatenate([split.images, shifted]),
         np.concatenate([split.labels, split.labels[copies]]),
         np.concatenate([split.rows, split.rows[copies]]),
+        split.classes,
+        split.data,
     )
 
 

@@ -5,7 +5,7 @@ import sys
 
 from tqdm import tqdm
 
-from fer_lib.data import Dataset
+from fer_lib.dataset import Dataset
 from fer_lib.experiment import Experiment
 
 

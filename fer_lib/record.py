@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from fer_lib.data import PROJECT, Dataset
+from fer_lib.dataset import EMOTIONS, PROJECT, Dataset
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.storage import (
@@ -55,7 +55,7 @@ class Run:
     results: see `train.train_run`; environment: versions, hardware, seconds and images/s;
     history: a row an epoch with epoch (from 1), train_loss, train_accuracy, validation_loss,
     validation_accuracy (0-1), learning_rate, seconds, and gradient_norm/<name> for each layer of weights;
-    weights: the digest of its weights, None for a record of before there were digests.
+    weights: the digest of its weights, None for a record of before there were digests; classes: of its data.
     """
 
     folder: Path
@@ -66,10 +66,11 @@ class Run:
     environment: dict = field(repr=False)
     history: pd.DataFrame = field(repr=False)
     weights: str | None = field(repr=False, default=None)
+    classes: tuple[str, ...] = field(repr=False, default=EMOTIONS)
 
     @cached_property
     def logits(self) -> dict[str, np.ndarray]:
-        """{"validation": ..., "test": ...}: float16 (N, 7), in the file's row order, at the best epoch;
+        """{"validation": ..., "test": ...}: float16 (N, classes), in the file's row order, at the best epoch;
         "validation_flip" and so on, where the experiment has further views. As `round_logits` leaves them."""
         path = self.folder / "predictions.npz"
         try:
@@ -79,7 +80,7 @@ class Run:
             raise
         except Exception as error:  # a damaged archive makes zipfile and numpy raise almost anything
             raise RecordError(path, f"damaged or cut short ({error})") from error
-        check_logits(path, logits, self.experiment, self.results)
+        check_logits(path, logits, self.experiment.views, len(self.classes), self.results)
         return logits
 
 
@@ -168,6 +169,7 @@ def _open_run(folder: Path, experiment: Experiment, record: dict) -> Run:
         record["environment"],
         history,
         files.get(WEIGHTS),
+        tuple(record["data"].get("classes", EMOTIONS)),
     )
 
 
@@ -198,7 +200,7 @@ def write_run(
         record = {
             "experiment": experiment.name,
             "seed": seed,
-            "data": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+            "data": _describe_data(dataset),
             "config": experiment.config,
             "results": results,
             "environment": environment,
@@ -214,6 +216,12 @@ def write_run(
         fresh.replace(folder)
         shutil.rmtree(replaced, ignore_errors=True)
     return _open_run(folder, experiment, _read_record(folder))
+
+
+def _describe_data(dataset: Dataset) -> dict:
+    """What a record says of its data; of the classes, only where they are not FER2013's."""
+    own = {} if dataset.classes == EMOTIONS else {"classes": list(dataset.classes)}
+    return {"name": dataset.name, "fingerprint": dataset.fingerprint, **own}
 
 
 def _write_files(folder: Path, record: dict, history: list[dict], logits: dict, weights: dict) -> None:
@@ -247,7 +255,7 @@ def load_model(run: Run) -> torch.nn.Module:
             f"{path.parent} has no {WEIGHTS}; "
             f"python -m fer_lib.train {run.experiment.name} --seed {run.seed} --retrain makes them"
         )
-    model, content = run.experiment.build_model(), read_bytes(path, run.weights)
+    model, content = run.experiment.build_model(len(run.classes)), read_bytes(path, run.weights)
     try:
         model.load_state_dict(weights := load(content))
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:

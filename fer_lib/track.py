@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from fer_lib.data import EMOTIONS, PROJECT, Dataset
-from fer_lib.experiments import Experiment
+from fer_lib.dataset import PROJECT, Dataset
+from fer_lib.experiment import Experiment
 
 PROJECT_NAME = "fer2013"
 MODES = ("auto", "online", "offline", "disabled")
@@ -27,10 +27,10 @@ REPORT_B_NAMES = {"train_accuracy": "train_accuracy", "validation_accuracy": "Te
 class Mirror:
     """Sends a run's numbers to W&B for as long as that works.
 
-    names: further names for columns of the history, under which they are logged too."""
+    names: further names for columns of the history, under which they are logged too; classes: of the data."""
 
-    def __init__(self, run=None, names: dict[str, str] | None = None):
-        self.run = run
+    def __init__(self, run=None, names: dict[str, str] | None = None, classes: tuple[str, ...] = ()):
+        self.run, self.classes = run, classes
         self.names = names or {}
 
     def log_epoch(self, row: dict) -> None:
@@ -48,7 +48,7 @@ class Mirror:
 
             run.summary.update({"test/accuracy": results["test_accuracy"], **results})
             table = wandb.plot.confusion_matrix(
-                y_true=test_labels.tolist(), preds=test_logits.argmax(1).tolist(), class_names=list(EMOTIONS)
+                y_true=test_labels.tolist(), preds=test_logits.argmax(1).tolist(), class_names=list(self.classes)
             )
             run.log({"test/confusion_matrix": table})
 
@@ -76,7 +76,7 @@ def mirror_run(experiment: Experiment, dataset: Dataset, seed: int, work: Path, 
     user is logged in, else offline. Offline runs lie in reports/wandb/; `wandb sync` uploads them.
     """
     names = REPORT_B_NAMES if experiment.report == "B" else {}
-    mirror = Mirror(_start(experiment, dataset, seed, work, mode), names)
+    mirror = Mirror(_start(experiment, dataset, seed, work, mode), names, dataset.classes)
     try:
         yield mirror
     finally:

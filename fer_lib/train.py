@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from fer_lib import __version__
 from fer_lib.checkpoint import load_checkpoint, save_checkpoint
-from fer_lib.data import Dataset, load_data
+from fer_lib.data import load_data
+from fer_lib.dataset import Dataset
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment
 from fer_lib.hardware import Hardware, choose_hardware
@@ -163,7 +164,7 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
     images, targets = hardware.put(split.images), make_targets(experiment, dataset, split).to(hardware.device)
     with torch.random.fork_rng():  # leave the caller's random numbers alone
         torch.manual_seed(seed)
-        learner = make_learner(experiment, hardware)
+        learner = make_learner(experiment, hardware, len(dataset.classes))
         teachers = find_teachers(experiment, dataset)
         if teachers:
             networks = [hardware.place(load_model(run)) for run in teachers]
@@ -280,7 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m fer_lib.train", description="Train an experiment and record it.")
     parser.add_argument("experiment", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (default: 0)")
-    parser.add_argument("--data", default="auto", help="a FER2013 file, drawn, or auto (default)")
+    parser.add_argument("--data", default="auto", help="a file or folder of faces, drawn, or auto (default)")
     parser.add_argument("--epochs", type=int, help="at most so many, in place of the experiment's own")
     parser.add_argument("--wandb", default="auto", choices=MODES)
     parser.add_argument("--retrain", action="store_true", help="train although the run is on record")

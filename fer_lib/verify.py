@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib.data import Dataset
-from fer_lib.experiment import Experiment
+from fer_lib.dataset import EMOTIONS, Dataset
 from fer_lib.metrics import calc_accuracy
 from fer_lib.storage import RecordError, read_bytes
 
@@ -35,6 +34,9 @@ def find_fault(record: dict, folder: Path) -> str | None:
         return "without its digest, or those of its files"
     if not all(isinstance(data.get(name), str) for name in ("name", "fingerprint")):
         return "without the data's name or fingerprint"
+    classes = data.get("classes", list(EMOTIONS))
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return "its classes are not names"
     named = f"{folder.parent.name}/{folder.name}-"  # a config that is not the published one adds its digest
     if not named.startswith(f"{record['experiment']}/{data['name']}-seed{record['seed']}-"):
         return f"of {record['experiment']} on {data['name']} with seed {record['seed']}, which its folder is not"
@@ -83,15 +85,17 @@ def read_history(path: Path, results: dict, digest: str | None) -> pd.DataFrame:
     return history
 
 
-def check_logits(path: Path, logits: dict[str, np.ndarray], experiment: Experiment, results: dict) -> None:
+def check_logits(
+    path: Path, logits: dict[str, np.ndarray], views: tuple[str, ...], classes: int, results: dict
+) -> None:
     """Raise RecordError unless these are the logits of as many images as the accuracies speak of."""
-    views = ["", *(f"_{view}" for view in experiment.views)]
-    if missing := {f"{split}{view}" for split in ("validation", "test") for view in views} - set(logits):
+    whole_name = [split + view for split in ("validation", "test") for view in ("", *(f"_{view}" for view in views))]
+    if missing := set(whole_name) - set(logits):
         raise RecordError(path, f"without {', '.join(sorted(missing))}")
     for name, array in logits.items():
-        whole = array.ndim == 2 and array.shape[1:] == (7,) and len(array) > 0 and array.dtype == np.float16
+        whole = array.ndim == 2 and array.shape[1:] == (classes,) and len(array) > 0 and array.dtype == np.float16
         if not whole or len(array) != len(logits[name.split("_")[0]]) or not np.isfinite(array).all():
-            raise RecordError(path, f"{name} is not what logits are, finite and (N, 7) in half precision")
+            raise RecordError(path, f"{name} is not what logits are, finite and (N, {classes}) in half precision")
         right = len(array) * results.get(_name_accuracy(name), math.nan)
         if not abs(right - round(right or 0)) <= 1e-6 * len(array):
             raise RecordError(path, f"{name} has {len(array)} rows, of which no whole number gives run.json's accuracy")

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fer_lib import checkpoint, data, hardware, loop, record, storage, verify
+from fer_lib import checkpoint, data, hardware, loop, record, storage, verify, votes
 from fer_lib.data import DataError
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras import photo, search
@@ -161,7 +161,7 @@ def test_the_data(tmp_path, monkeypatch, content):
     path = tmp_path / "icml_face_data.csv"
     path.write_bytes(content)
     with pytest.warns(UserWarning):
-        monkeypatch.setattr(data, "FINGERPRINTS", {data.load_data(path).fingerprint: "published"})
+        monkeypatch.setitem(data.FINGERPRINTS, data.load_data(path).fingerprint, "published")
 
     def same(found):  # what is well formed and yet another is called another
         return found.name.startswith("custom-") or same_faces(found)
@@ -187,13 +187,13 @@ def test_the_cache(tmp_path, own_folders):
 
 def test_the_votes(tmp_path, small, monkeypatch):
     usages = [data.USAGES[data.SPLITS.index(name)] for name, split in small.splits.items() for _ in split.labels]
-    votes = np.random.default_rng(0).multinomial(10, [0.1] * 10, len(usages))
-    table = pd.DataFrame(votes, columns=list(data.VOTES))
+    counts = np.random.default_rng(0).multinomial(10, [0.1] * 10, len(usages))
+    table = pd.DataFrame(counts, columns=list(data.VOTES))
     table.insert(0, "Image name", [f"fer{row:07d}.png" for row in range(len(table))])
     table.insert(0, "Usage", usages)
     path = tmp_path / "votes.csv"
     table.to_csv(path, index=False)
-    monkeypatch.setattr(data, "VOTES_FINGERPRINT", data.calc_votes_fingerprint(table))
+    monkeypatch.setattr(votes, "VOTES_FINGERPRINT", votes.calc_votes_fingerprint(table))
     check(path, lambda: data.load_votes(small, path), DataError, table[list(data.VOTES)].equals)
 
 

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from fer_lib import __version__
 from fer_lib.augment import Augmentation
-from fer_lib.data import PROJECT, Split, find_data, load_data, read_csv
+from fer_lib.data import find_data, load_data, read_csv
+from fer_lib.dataset import PROJECT, Split
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.hardware import choose_hardware
@@ -96,7 +97,7 @@ class PlainFaces(TorchDataset):
 def bench_training(split: Split, experiment: Experiment) -> dict:
     """An epoch of a network with report B's augmentation: `train_one_epoch` against a plain loop in float32."""
     hardware = choose_hardware()
-    images, targets = hardware.put(split.images), one_hot(split.labels).to(hardware.device)
+    images, targets = hardware.put(split.images), one_hot(split).to(hardware.device)
 
     def train_ours() -> None:
         learner = make_learner(experiment, hardware)  # the last epoch: its images are never shrunk

@@ -6,7 +6,7 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import nn
 
-from fer_lib.data import EMOTIONS, SIDE, Split
+from fer_lib.dataset import EMOTIONS, SIDE, Split
 from fer_lib.hardware import choose_hardware
 from fer_lib.preprocess import scale_pixels
 

@@ -8,15 +8,16 @@ import pandas as pd
 import torch
 
 from fer_lib.augment import rotate
-from fer_lib.data import EMOTIONS, PIXELS, SIDE, SPLITS, VOTE_CLASSES, VOTES, Dataset, Split
+from fer_lib.dataset import PIXELS, SIDE, SPLITS, Dataset, Split
 from fer_lib.models import AttentionCNN
 from fer_lib.preprocess import scale_pixels
+from fer_lib.votes import VOTE_CLASSES, VOTES
 
 
 def tabulate_counts(dataset: Dataset) -> pd.DataFrame:
     """How many images of each class (row) each split (column) holds."""
-    counts = {name: np.bincount(split.labels, minlength=len(EMOTIONS)) for name, split in dataset.splits.items()}
-    return pd.DataFrame(counts, index=EMOTIONS)
+    counts = {name: np.bincount(split.labels, minlength=len(dataset.classes)) for name, split in dataset.splits.items()}
+    return pd.DataFrame(counts, index=dataset.classes)
 
 
 def tabulate_pixels(dataset: Dataset) -> pd.DataFrame:
@@ -42,10 +43,11 @@ def measure_images(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def calc_mean_faces(split: Split) -> np.ndarray:
-    """The mean image of each class, float (7, 48, 48), 0-255; NaN for a class without images."""
+    """The mean image of each class, float (classes, 48, 48), 0-255; NaN for a class without images."""
+    labels = range(len(split.classes))
     with np.errstate(invalid="ignore"):
-        total = np.stack([split.images[split.labels == label].sum(0, dtype=np.int64) for label in range(len(EMOTIONS))])
-        return total / np.bincount(split.labels, minlength=len(EMOTIONS))[:, None, None]
+        total = np.stack([split.images[split.labels == label].sum(0, dtype=np.int64) for label in labels])
+        return total / np.bincount(split.labels, minlength=len(labels))[:, None, None]
 
 
 def pick_images(split: Split, count: int) -> Split:
@@ -54,7 +56,8 @@ def pick_images(split: Split, count: int) -> Split:
     Raises ValueError for less than one."""
     if count < 1:
         raise ValueError(f"{count} images of each class are too few; pick at least 1")
-    chosen = np.sort(np.concatenate([np.flatnonzero(split.labels == label)[:count] for label in range(len(EMOTIONS))]))
+    labels = range(len(split.classes))
+    chosen = np.sort(np.concatenate([np.flatnonzero(split.labels == label)[:count] for label in labels]))
     return replace(split, images=split.images[chosen], labels=split.labels[chosen], rows=split.rows[chosen])
 
 
@@ -150,7 +153,7 @@ def calc_mean_attention(model: AttentionCNN, split: Split) -> np.ndarray:
     each map's sum 1; NaN for a class without images."""
     batches = torch.from_numpy(split.images[:, None]).split(256)
     maps = torch.cat([model.map_attention(scale_pixels(batch)) for batch in batches])
-    return np.stack([maps[torch.from_numpy(split.labels) == label].mean(0) for label in range(len(EMOTIONS))])
+    return np.stack([maps[torch.from_numpy(split.labels) == label].mean(0) for label in range(len(split.classes))])
 
 
 def calc_ceilings(agreement: pd.DataFrame) -> dict[str, float]:

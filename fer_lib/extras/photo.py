@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
 
-from fer_lib.data import SIDE
+from fer_lib.dataset import SIDE
 from fer_lib.extras.explain import calc_saliency
 from fer_lib.faces import draw_faces
 from fer_lib.preprocess import scale_pixels

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from fer_lib.data import PROJECT, Dataset, load_data
+from fer_lib.data import load_data
+from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import find_experiment
 from fer_lib.loop import find_best

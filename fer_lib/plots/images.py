@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from fer_lib.augment import crop, rotate
-from fer_lib.data import EMOTIONS, SIDE, Dataset, Split
+from fer_lib.dataset import EMOTIONS, SIDE, Dataset, Split
 from fer_lib.extras.explore import calc_eigenfaces, calc_mean_faces, measure_images, tabulate_counts
 from fer_lib.plots.style import AFTER, BEFORE, SPLIT_COLOURS, WIDTH, draw_images, make_figure, set_title
 
@@ -18,7 +18,7 @@ def plot_class_counts(dataset: Dataset) -> Figure:
     figure, axes = make_figure(figsize=(WIDTH, 3.6))
     for place, (name, column) in enumerate(counts.items()):
         bars = axes.bar(
-            np.arange(len(EMOTIONS)) + 0.27 * (place - 1), column / column.sum(), 0.25, color=SPLIT_COLOURS[name]
+            np.arange(len(dataset.classes)) + 0.27 * (place - 1), column / column.sum(), 0.25, color=SPLIT_COLOURS[name]
         )
         axes.bar_label(bars, [f"{count:,}" for count in column], fontsize=6.5, rotation=90, padding=2)
         bars.set_label(f"{name} ({column.sum():,})")
@@ -27,8 +27,9 @@ def plot_class_counts(dataset: Dataset) -> Figure:
         figure,
         f"{total.index[-1]} has {total.iloc[-1] / total.iloc[0]:.0f} times as many training images as "
         f"{total.index[0]}; the three splits are alike",
+        dataset.name,
     )
-    axes.set_xticks(range(len(EMOTIONS)), EMOTIONS)
+    axes.set_xticks(range(len(dataset.classes)), dataset.classes)
     axes.set_ylabel("share of the split")
     axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.margins(y=0.18)
@@ -53,7 +54,9 @@ def plot_pixel_statistics(dataset: Dataset) -> Figure:
     panels[1].legend()
     means = [values[0].mean() for values in measured.values()]
     set_title(
-        figure, f"Light and contrast vary widely, alike in all splits (mean grey {min(means):.1f} to {max(means):.1f})"
+        figure,
+        f"Light and contrast vary widely, alike in all splits (mean grey {min(means):.1f} to {max(means):.1f})",
+        dataset.name,
     )
     return figure
 
@@ -61,14 +64,15 @@ def plot_pixel_statistics(dataset: Dataset) -> Figure:
 def plot_mean_faces(split: Split) -> Figure:
     """The mean image of each class, all in one scale of grey."""
     faces = calc_mean_faces(split)
-    counts = np.bincount(split.labels, minlength=len(EMOTIONS))
-    titles = [f"{emotion}\n{count:,} images" for emotion, count in zip(EMOTIONS, counts)]
-    brightest, darkest = (EMOTIONS[pick(faces.mean((1, 2)))] for pick in (np.nanargmax, np.nanargmin))
+    counts = np.bincount(split.labels, minlength=len(split.classes))
+    titles = [f"{emotion}\n{count:,} images" for emotion, count in zip(split.classes, counts)]
+    brightest, darkest = (split.classes[pick(faces.mean((1, 2)))] for pick in (np.nanargmax, np.nanargmin))
     return draw_images(
         faces,
         titles,
         f"The mean faces differ at mouth, brows and eyes; {brightest} is the brightest, {darkest} the darkest",
         limits=(faces.min(), faces.max()),
+        data=split.data,
     )
 
 
@@ -77,14 +81,15 @@ def plot_mean_face_differences(split: Split) -> Figure:
     faces = calc_mean_faces(split)
     own = faces - split.images.mean(0)
     reach = np.nanmax(np.abs(own))
-    strongest = EMOTIONS[np.nanargmax(np.nanstd(own, axis=(1, 2)))]
+    strongest = split.classes[np.nanargmax(np.nanstd(own, axis=(1, 2)))]
     return draw_images(
         own,
-        EMOTIONS,
+        split.classes,
         f"{strongest} departs furthest from the mean of all faces",
         limits=(-reach, reach),
         colours="PuOr_r",
         label="grey levels\nabove the mean",
+        data=split.data,
     )
 
 
@@ -100,6 +105,7 @@ def plot_eigenfaces(split: Split, count: int = 7) -> Figure:
         limits=(-reach, reach),
         colours="PuOr_r",
         label="weight",
+        data=split.data,
     )
 
 
@@ -135,18 +141,19 @@ def plot_agreement(agreement: pd.DataFrame) -> Figure:
 
 def plot_balancing(before: Split, after: Split) -> Figure:
     """Counts of each class, the copies set apart from the originals."""
-    originals = np.bincount(before.labels, minlength=len(EMOTIONS))
-    copies = np.bincount(after.labels, minlength=len(EMOTIONS)) - originals
+    originals = np.bincount(before.labels, minlength=len(before.classes))
+    copies = np.bincount(after.labels, minlength=len(before.classes)) - originals
     figure, axes = make_figure(figsize=(WIDTH, 3.4))
-    axes.bar(EMOTIONS, originals, 0.6, color=BEFORE, label="originals")
-    bars = axes.bar(EMOTIONS, copies, 0.6, bottom=originals, color=AFTER, label="copies, ±10 in grey level")
+    axes.bar(before.classes, originals, 0.6, color=BEFORE, label="originals")
+    bars = axes.bar(before.classes, copies, 0.6, bottom=originals, color=AFTER, label="copies, ±10 in grey level")
     times = (originals + copies) / np.maximum(originals, 1)
     axes.bar_label(bars, [f"×{factor:.1f}" if factor > 1 else "" for factor in times], padding=2)
     most = int(np.argmax(times))
     set_title(
         figure,
-        f"Balancing takes the training split from {len(before):,} to {len(after):,} images; each {EMOTIONS[most]} "
-        f"face is seen {times[most]:.0f} times",
+        f"Balancing takes the training split from {len(before):,} to {len(after):,} images; each "
+        f"{before.classes[most]} face is seen {times[most]:.0f} times",
+        before.data,
     )
     axes.set_ylabel("training images")
     axes.yaxis.set_major_formatter("{x:,.0f}")
@@ -163,11 +170,12 @@ def plot_balanced_faces(before: Split, after: Split) -> Figure:
     means = np.nanmean(change, axis=(1, 2))
     return draw_images(
         change,
-        [f"{emotion}\n{mean:+.2f} on average" for emotion, mean in zip(EMOTIONS, means)],
+        [f"{emotion}\n{mean:+.2f} on average" for emotion, mean in zip(before.classes, means)],
         f"Balancing moves no class's mean face by more than {reach:.1f} of 255 grey levels",
         limits=(-reach, reach),
         colours="PuOr_r",
         label="grey levels",
+        data=before.data,
     )
 
 
@@ -216,16 +224,18 @@ def plot_blurring(face: np.ndarray, means: dict[str, np.ndarray]) -> Figure:
 
 def plot_faces(split: Split, count: int = 10) -> Figure:
     """The first images of each class: for a reader who has the data, never in what is published of FER2013."""
-    sheet = np.full((len(EMOTIONS), count, SIDE, SIDE), 255, np.uint8)
+    sheet = np.full((len(split.classes), count, SIDE, SIDE), 255, np.uint8)
     for label, row in enumerate(sheet):
         found = split.images[split.labels == label][:count]
         row[: len(found)] = found
-    figure, axes = make_figure(figsize=(WIDTH, WIDTH * len(EMOTIONS) / count))
-    axes.imshow(sheet.swapaxes(1, 2).reshape(len(EMOTIONS) * SIDE, count * SIDE), cmap="gray", vmin=0, vmax=255)
-    axes.set_yticks(SIDE * (np.arange(len(EMOTIONS)) + 0.5), EMOTIONS)
+    figure, axes = make_figure(figsize=(WIDTH, WIDTH * len(split.classes) / count))
+    axes.imshow(sheet.swapaxes(1, 2).reshape(len(split.classes) * SIDE, count * SIDE), cmap="gray", vmin=0, vmax=255)
+    axes.set_yticks(SIDE * (np.arange(len(split.classes)) + 0.5), split.classes)
     axes.set_xticks([])
     axes.grid(visible=False)
-    set_title(figure, f"The first {count} {split.name} images labelled with each class; some labels are wrong")
+    set_title(
+        figure, f"The first {count} {split.name} images labelled with each class; some labels are wrong", split.data
+    )
     return figure
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from fer_lib.data import EMOTIONS, SIDE
+from fer_lib.dataset import EMOTIONS, SIDE
 from fer_lib.extras.reliability import estimate_accuracy, estimate_calibration
 from fer_lib.metrics import calc_probabilities, calc_reliability
 from fer_lib.plots.style import (
@@ -82,15 +82,15 @@ def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np
     return figure
 
 
-def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention") -> Figure:
+def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention", classes=EMOTIONS) -> Figure:
     """Where a network looks, over each class's mean face.
 
-    maps: float (7, side, side), each of sum 1, side a multiple of three; faces: float (7, 48, 48), 0-255; what: the
-    maps show."""
+    maps: float (classes, side, side), each of sum 1, side a multiple of three; faces: float (classes, 48, 48), 0-255;
+    what: the maps show; classes: their names."""
     side = maps.shape[-1]
     relative = maps * side**2  # 1 is what it would be if all places were looked at alike
-    figure, panels = make_figure(1, len(EMOTIONS), figsize=(WIDTH, 2.05))
-    for axes, face, seen, emotion in zip(panels, faces, relative, EMOTIONS):
+    figure, panels = make_figure(1, len(classes), figsize=(WIDTH, 2.05))
+    for axes, face, seen, emotion in zip(panels, faces, relative, classes):
         axes.imshow(face, cmap="gray")
         drawn = axes.imshow(
             seen, cmap="inferno", alpha=0.55, extent=(-0.5, SIDE - 0.5, SIDE - 0.5, -0.5),

@@ -6,7 +6,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 
-from fer_lib.data import EMOTIONS
+from fer_lib.dataset import EMOTIONS
 from fer_lib.evaluate import collect_results
 from fer_lib.metrics import calc_confusion, calc_recall
 from fer_lib.plots.style import (
@@ -49,6 +49,7 @@ def plot_curves(before: list, after: list) -> Figure:
         figure,
         f"At the end of training the gap to validation is {gaps[0].format()} points for "
         f"{before[0].experiment.step}, {gaps[1].format()} for {after[0].experiment.step}",
+        before[0].data,
     )
     return figure
 
@@ -85,6 +86,7 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
         figure,
         f"{metric.split('_')[0].capitalize()}: {groups[best][0].experiment.step} is best in the mean, "
         f"{means[best].format()}%; the steps lie within {100 * np.ptp([mean.mean for mean in means]):.1f} points",
+        groups[0][0].data,
     )
     return figure
 
@@ -116,6 +118,7 @@ def plot_gaps(groups: list[list]) -> Figure:
     set_title(
         figure,
         f"Gap from training to validation in points: as met {join_names(steps[::2])}; clean {join_names(steps[1::2])}",
+        groups[0][0].data,
     )
     return figure
 
@@ -141,7 +144,9 @@ def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panels[0, 0].set_ylabel("gradient norm, mean over batches")
     panels[0, -1].legend(fontsize=7)
-    set_title(figure, f"The first batch's gradient has a norm, over all layers, of {join_names(totals)}")
+    set_title(
+        figure, f"The first batch's gradient has a norm, over all layers, of {join_names(totals)}", groups[0][0].data
+    )
     return figure
 
 
@@ -161,7 +166,7 @@ def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -
     figure, panels = make_figure(1, 2, figsize=(WIDTH, 4.3), sharey=True)
     for axes, runs in zip(panels, (before, after)):
         name = f"{name_step(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}"
-        _draw_confusion(axes, _mean_confusion(runs, labels, split), name, axes is panels[0])
+        _draw_confusion(axes, _mean_confusion(runs, labels, split), name, axes is panels[0], runs[0].classes)
     panels[0].set_ylabel("label")
     shares = _mean_confusion(after, labels, split)
     np.fill_diagonal(shares, 0)
@@ -169,16 +174,17 @@ def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -
     set_title(
         figure,
         f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes "
-        f"{shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}, its commonest error",
+        f"{shares[label, taken]:.0%} of {after[0].classes[label]} for {after[0].classes[taken]}, its commonest error",
+        before[0].data,
     )
     return figure
 
 
-def _draw_confusion(axes, shares: np.ndarray, name: str, labelled: bool) -> None:
-    """One matrix of shares (7, 7), 0-1, in percent; labelled: whether the classes stand at its left."""
+def _draw_confusion(axes, shares: np.ndarray, name: str, labelled: bool, classes=EMOTIONS) -> None:
+    """One matrix of shares (classes, classes), 0-1, in percent; labelled: whether the classes stand at its left."""
     sns.heatmap(
         shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
-        square=True, cbar=False, xticklabels=EMOTIONS, yticklabels=EMOTIONS, ax=axes,
+        square=True, cbar=False, xticklabels=classes, yticklabels=classes, ax=axes,
     )  # fmt: skip
     axes.set_title(name, fontsize=9)
     axes.set_xlabel("predicted")
@@ -195,7 +201,7 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         for runs in (before, after)
     ]
     figure, panels = make_figure(1, 2, figsize=(WIDTH, 3.4), sharey=True)
-    places = np.arange(len(EMOTIONS))
+    places = np.arange(len(after[0].classes))
     panels[0].hlines(places, recalls[0].mean(0), recalls[1].mean(0), color="#BBBBBB", zorder=1)
     for runs, recall, colour in zip((before, after), recalls, (BEFORE, AFTER)):
         panels[0].scatter(recall.mean(0), places, color=colour, label=name_step(runs[0]), s=36, zorder=2)
@@ -205,29 +211,31 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         panels[1].plot(mean, place, "o", color=colour)
         panels[1].hlines(place, low, high, color=colour, linewidth=2)
     panels[1].axvline(0, color="black", linewidth=0.8)
-    panels[0].set(xlabel="recall", yticks=places, yticklabels=EMOTIONS)
+    panels[0].set(xlabel="recall", yticks=places, yticklabels=after[0].classes)
     panels[1].set_xlabel("change of recall in points, with interval over seeds")
     panels[0].xaxis.set_major_formatter(PercentFormatter(1, 0))
     panels[1].xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     panels[0].invert_yaxis()
     panels[0].legend(fontsize=8)
     won, lost = (
-        [emotion for emotion, change in zip(EMOTIONS, changes) if test(*change)]
+        [name for name, change in zip(after[0].classes, changes) if test(*change)]
         for test in (lambda _, low, high: low > 0, lambda _, low, high: high < 0)
     )
     set_title(
         figure,
         f"{split.capitalize()} recall of {after[0].experiment.step}: better for {join_names(won)}, "
         f"worse for {join_names(lost)} (interval clear of zero)",
+        before[0].data,
     )
     return figure
 
 
 def _estimate_recall_changes(before: np.ndarray, after: np.ndarray) -> list[tuple[float, float, float]]:
-    """The change of each class's recall, of (runs, 7) each, with the ends of its interval; classes scatter about alike,
-    as far as can be seen."""
-    groups = {(side, place): recall[:, place] for side, recall in enumerate((before, after)) for place in range(7)}
-    scatters, weights = moderate_variances(groups), [{(1, place): 1.0, (0, place): -1.0} for place in range(7)]
+    """The change of each class's recall, of (runs, classes) each, with the ends of its interval; classes scatter about
+    alike, as far as can be seen."""
+    places = range(before.shape[1])
+    groups = {(side, place): recall[:, place] for side, recall in enumerate((before, after)) for place in places}
+    scatters, weights = moderate_variances(groups), [{(1, place): 1.0, (0, place): -1.0} for place in places]
     effects = [estimate_contrast(weight, groups, scatters) for weight in weights]
     confidence = choose_confidence(effects, lambda e, level: e.find_half_width(level) < abs(e.mean))
     return [(effect.mean, *effect.find_interval(confidence)) for effect in effects]

@@ -46,6 +46,7 @@ def draw_images(
     limits: tuple[float, float],
     colours: str = "gray",
     label: str = "grey level",
+    data: str = "fer2013",
 ) -> Figure:
     """A row of images (N, 48, 48) in one colour scale, with its bar."""
     figure, panels = make_figure(1, len(images), figsize=(WIDTH, 2.05))
@@ -56,7 +57,7 @@ def draw_images(
     bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
     bar.ax.tick_params(labelsize=7)
     bar.set_label(label, fontsize=7)
-    set_title(figure, title)
+    set_title(figure, title, data)
     return figure
 
 
@@ -67,8 +68,10 @@ def make_figure(*args, **kwargs):
     return figure, axes
 
 
-def set_title(figure: Figure, text: str) -> None:
-    figure.suptitle(textwrap.fill(text, 100), x=0.01, ha="left", weight="bold")
+def set_title(figure: Figure, text: str, data: str = "fer2013") -> None:
+    """The title of a figure, and what it is of, where that is not FER2013."""
+    other = "" if data == "fer2013" else f"\nOn {data}, which is not FER2013."
+    figure.suptitle(textwrap.fill(text, 100) + other, x=0.01, ha="left", weight="bold")
 
 
 def name_step(run) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fer_lib.costs import tabulate_costs
-from fer_lib.data import EMOTIONS, PROJECT
+from fer_lib.dataset import EMOTIONS, PROJECT
 from fer_lib.evaluate import choose_view, collect_results, estimate_view
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.reliability import (

@@ -11,7 +11,8 @@ import pandas as pd
 
 from fer_lib.claims import QUESTIONS, REPORTS, read_claims, read_verdicts, tabulate_statements
 from fer_lib.costs import describe_times, shorten_hardware, tabulate_costs
-from fer_lib.data import PROJECT, Dataset, find_data, load_data, load_votes
+from fer_lib.data import find_data, load_data
+from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.evaluate import collect_results, format_markdown
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.ensemble import group_candidates, tabulate_pools
@@ -22,6 +23,7 @@ from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored
 from fer_lib.report.judge import judge_claims, list_measured, try_method
 from fer_lib.report.template import fill_in
 from fer_lib.statistics import estimate_mean
+from fer_lib.votes import load_votes
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 

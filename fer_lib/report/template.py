@@ -12,7 +12,7 @@ import pandas as pd
 
 from fer_lib import __version__, claims, plots
 from fer_lib.costs import describe_times, measure_cost, shorten_hardware, tabulate_costs
-from fer_lib.data import EMOTIONS, PROJECT
+from fer_lib.dataset import EMOTIONS, PROJECT
 from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_view, format_markdown, judge_aim
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment, list_additions, list_treatments

@@ -1,0 +1,113 @@
+"""Read pictures in folders, a folder a class, with or without folders for the splits above.
+
+    train/angry/1.png, test/angry/2.png ...         as Kaggle's msambare/fer2013, or RAF-DB's train/1/...
+    anger/S010_004_00000017.png ...                 as CK+
+    KA.AN1.39.tiff ...                              as JAFFE, whose names say the emotion
+
+Any picture becomes grey and 48x48 pixels.
+"""
+
+import io
+import re
+import warnings
+from os.path import commonprefix
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from fer_lib.dataset import SIDE, Content, DataError
+from fer_lib.splitting import USAGE_NAMES, complete_splits, encode, name_classes
+from fer_lib.unpacking import Files
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of pictures, told by content. Pillow knows others, some of which start other programs."""
+
+MOST_PIXELS = 100_000_000
+JAFFE = re.compile(r"[A-Z]{2}\.(AN|DI|FE|HA|NE|SA|SU)\d+\.\d+\.tiff?")
+JAFFE_CLASSES = dict(AN="Angry", DI="Disgust", FE="Fear", HA="Happy", NE="Neutral", SA="Sad", SU="Surprise")
+LAYOUT = (
+    "lay them out in a folder for each class, such as angry/1.png, or train/angry/1.png, validation/angry/2.png, "
+    "test/angry/3.png"
+)
+
+
+def list_pictures(files: Files) -> list[str]:
+    """The names of the pictures among some files, sorted; what systems hide among them is left out."""
+    paths = map(PurePosixPath, files.names)
+    seen = (path for path in paths if not any(part.startswith((".", "__MACOSX")) for part in path.parts))
+    return sorted(str(path) for path in seen if path.suffix.lower() in SUFFIXES)
+
+
+def read_pictures(files: Files, name: str) -> Content:
+    """Read pictures laid out as above, in the order of their names. name: for messages.
+
+    Raises DataError for another layout, and for a picture that cannot be read, naming it."""
+    names = list_pictures(files)
+    labels, usages = _read_layout(name, names)
+    classes, numbers = name_classes(name, labels)
+    usages, way = complete_splits(name, numbers, usages)
+    places = {one: place for place, one in enumerate(names)}
+    images = np.empty((len(names), SIDE, SIDE), np.uint8)
+    for one, file in files.read_all(places.__contains__):
+        images[places[one]] = _read_face(f"{name}, {one}", file.read())
+    return Content(images, encode(numbers, usages), classes, way)
+
+
+def _read_layout(name: str, names: list[str]) -> tuple[list[str], np.ndarray | None]:
+    """Each picture's class and its split, 0-2, or None in place of these if there are no folders for splits."""
+    if all(JAFFE.fullmatch(PurePosixPath(one).name) for one in names):
+        return [JAFFE_CLASSES[JAFFE.fullmatch(PurePosixPath(one).name)[1]] for one in names], None
+    folders = [PurePosixPath(one).parent.parts for one in names]
+    above = len(commonprefix(folders))  # of tuples: the folders that hold all pictures
+    named = [next((place for place, part in enumerate(f) if part.casefold() in USAGE_NAMES), None) for f in folders]
+    starts = [above if place is None else place + 1 for place in named]
+    split_too = sum(place is not None for place in named)
+    if split_too not in (0, len(names)):
+        stray = names[named.index(None)]
+        raise DataError(f"{name}: {stray} lies in no folder of a split, and others do; {LAYOUT}")
+    for one, folder, start in zip(names, folders, starts):
+        if len(folder) <= start:
+            raise DataError(f"{name}: {one} lies in no folder of a class; {LAYOUT}")
+    labels = [folder[start] for folder, start in zip(folders, starts)]
+    if not split_too:
+        return labels, None
+    usages = np.array([USAGE_NAMES[folder[place].casefold()] for folder, place in zip(folders, named)])
+    return labels, _read_prefixes(names, usages)
+
+
+def _read_prefixes(names: list[str], usages: np.ndarray) -> np.ndarray:
+    """The splits as the files' names tell them: msambare/fer2013 has PublicTest_<n>.jpg beside PrivateTest_<n>.jpg in
+    its folder test. As the folders tell them, unless all of what is not for training is named so."""
+    told = [USAGE_NAMES.get(PurePosixPath(one).name.split("_")[0].casefold(), -1) for one in names]
+    told = np.where(usages > 0, told, 0)
+    return told if set(told[usages > 0]) == {1, 2} else usages
+
+
+def _read_face(shown: str, content: bytes) -> np.ndarray:
+    """A picture as grey, uint8 (48, 48)."""
+    from PIL import Image, ImageOps  # here and below: few need them
+
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            warnings.simplefilter("ignore")
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"over {MOST_PIXELS // 10**6} million pixels")
+            image.draft("L", (4 * SIDE, 4 * SIDE))  # a JPEG can be decoded at a fraction of its size
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith(("I", "F")):  # 16 bits; PIL's own conversion cuts them off at 255
+                return fit_face((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
+            return fit_face(np.asarray(image.convert("L")))
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        raise DataError(
+            f"{shown}: no picture that can be read ({' '.join(str(error).split())}); replace it or take it out"
+        ) from error
+
+
+def fit_face(image: np.ndarray) -> np.ndarray:
+    """The largest square in the middle of a grey image, uint8 (H, W), at 48x48 pixels."""
+    if image.shape == (SIDE, SIDE):
+        return image
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.fit(Image.fromarray(image), (SIDE, SIDE), Image.Resampling.BILINEAR))
