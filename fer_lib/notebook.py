@@ -8,14 +8,16 @@ import types
 import typing
 
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import Markdown, display
+from matplotlib.figure import Figure
 
 from fer_lib import __version__
 from fer_lib.claims import describe_undecided, read_claims, read_verdicts, tabulate_statements
 from fer_lib.data import Dataset
 from fer_lib.evaluate import format_markdown, measure_cost
 from fer_lib.experiments import EXPERIMENTS, find_experiment
-from fer_lib.plots import set_style
+from fer_lib.plots import describe_figure, set_style
 from fer_lib.record import Run
 from fer_lib.track import MODES
 from fer_lib.train import check_seeds
@@ -46,6 +48,7 @@ def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
     """
     check_parameters(cells)
     set_style()
+    _describe_figures()
     pd.set_option("display.max_columns", None, "display.width", 160, "display.max_colwidth", None)
     torch = sys.modules["torch"].__version__.split("+")[0] if "torch" in sys.modules else "not loaded"
     print(f"fer_lib {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}, torch {torch}")
@@ -57,6 +60,17 @@ def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
         say(
             "> **Run with other parameters.** Figures and tables are of this run; the text speaks of the published one."
         )
+
+
+def _describe_figures() -> None:
+    """Have each figure that is shown carry its title, and the numbers of its points, in the notebook's metadata."""
+    shell = get_ipython()
+    if shell:  # a test calls from outside
+
+        def describe(figure: Figure, include=None, exclude=None) -> tuple[dict, dict]:
+            return {}, {"image/png": describe_figure(figure, tight=True)}
+
+        shell.display_formatter.mimebundle_formatter.for_type(Figure, describe)
 
 
 def _describe_data(data: Dataset) -> None:

@@ -6,6 +6,7 @@ the model card, reports/card.md, filled in likewise.
 It reads reports/ alone, so it gives the same with FER2013 at hand and without.
 """
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -304,7 +305,9 @@ class Records:
     def _draw(self, name: str, caption: str, draw: Callable) -> str:
         with plt.rc_context({"svg.hashsalt": name}):  # else the file differs each time
             plots.set_style()
-            draw().savefig(self.folder / f"{name}.svg", metadata={"Date": None})
+            figure = draw()
+            figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None})
+        (self.folder / f"{name}.json").write_text(json.dumps(plots.describe_figure(figure)), encoding="utf-8")
         return f"![{caption}]({name}.svg)"
 
 

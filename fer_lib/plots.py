@@ -33,6 +33,7 @@ BEFORE, AFTER = "#7F7F7F", "#0072B2"  # the step that is compared with, and the 
 OTHERS = ("#CC79A7", "#000000")  # further steps beside these two
 WON, LOST = "#009E73", "#D55E00"
 WIDTH = 9  # inches, a page's
+HINT = "hint"  # marks the texts of points, which `describe_figure` finds
 
 
 def set_style() -> None:
@@ -528,6 +529,9 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
             places = np.arange(len(treated)) + 0.15 * (2 * side - 1)
             axes.hlines(places, [c.low for c in changes], [c.high for c in changes], color=colours[name], linewidth=2)
             axes.plot([c.mean for c in changes], places, "o", color=colours[name], markersize=5, label=name)
+            for change, place, runs in zip(changes, places, treated):
+                told = f"{_treatment(runs)} in {name}: {change.format(sign=True)} points of {label}"
+                _add_hint(axes, change.mean, place, told)
             if metric == "validation_accuracy":
                 top = int(np.argmax([c.mean for c in changes]))
                 best[name] = f"{_treatment(treated[top])} in {name} ({100 * changes[top].mean:+.1f})"
@@ -649,6 +653,8 @@ def plot_ladder(reports: dict[str, list[list]]) -> Figure:
             found = [estimate_mean(collect_results(runs)[f"{split}_accuracy"]) for runs in groups]
             for place, effect in enumerate(found):
                 axes.vlines(place + offset, effect.low, effect.high, color=SPLIT_COLOURS[split], linewidth=2)
+                hint = f"{_name(groups[place][0])}: {effect.format()}% on {split}"
+                _add_hint(axes, place + offset, effect.mean, hint)
             means = [effect.mean for effect in found]
             if split == "validation":
                 best = int(np.argmax(means))
@@ -658,6 +664,8 @@ def plot_ladder(reports: dict[str, list[list]]) -> Figure:
         known = [(place - 0.13, shares[1]) for place, shares in reported if shares]
         if known:
             axes.plot(*zip(*known), "D", color="black", markerfacecolor="none", label="reported, validation")
+        for place, share in known:
+            _add_hint(axes, place, share, f"{_name(groups[round(place)][0])}: {share:.0%} reported, on validation")
         told.append(f"{found[best].format()}% ({groups[best][0].experiment.step})")
         axes.set_title(name, fontsize=9)
         axes.set_xticks(range(len(groups)), [runs[0].experiment.step for runs in groups], fontsize=8)
@@ -740,6 +748,9 @@ def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
         colour = VERDICT_COLOURS[row["verdict"]]
         axes.hlines(place, row["low"], row["high"], color=colour, linewidth=2)
         axes.plot(row["effect"], place, "o", color=colour, markersize=4)
+        low, effect, high = (f"{100 * row[name]:+.1f}" for name in ("low", "effect", "high"))
+        told = f"{statement.number} {statement.says} {row['verdict'].capitalize()}: {effect} ({low} to {high}) points"
+        _add_hint(axes, row["effect"], place, told)
         if not np.isnan(statement.reported):
             axes.plot(statement.reported, place, "D", color="black", markerfacecolor="none", markersize=6)
     labels = [textwrap.fill(f"{statement.number}  {statement.says}", 56) for statement in statements]
@@ -973,6 +984,10 @@ def plot_members(table: pd.DataFrame, size: int) -> Figure:
         colour = SPLIT_COLOURS[split]
         axes.plot(table.index, table[f"{split}_together"], "o-", color=colour, label=f"{split}, together")
         axes.plot(table.index, table[f"{split}_alone"], "x", color=colour, label=f"{split}, the new member alone")
+        for place, row in table.iterrows():
+            together, alone = row[f"{split}_together"], row[f"{split}_alone"]
+            _add_hint(axes, place, together, f"{place} together: {together:.1%} on {split}")
+            _add_hint(axes, place, alone, f"{row['member']} alone: {alone:.1%} on {split}")
     axes.axvline(size, color=BEFORE, linestyle="--", linewidth=1.2, label="chosen on validation")
     axes.set_xticks(table.index, table["member"], fontsize=7.5, rotation=90)
     axes.set(xlabel="the member that comes in", ylabel="accuracy")
@@ -1073,6 +1088,28 @@ def _make_figure(*args, **kwargs):
 
 def _set_title(figure: Figure, text: str) -> None:
     figure.suptitle(textwrap.fill(text, 100), x=0.01, ha="left", weight="bold")
+
+
+def _add_hint(axes, x: float, y: float, text: str) -> None:
+    """Say what a point of the drawing stands for, for where it can be pointed at; on paper it is not seen."""
+    axes.annotate(text, (x, y), gid=HINT, visible=False)
+
+
+def describe_figure(figure: Figure, tight: bool = False) -> dict:
+    """What a page needs to show a figure to those who cannot see it, and its numbers to those who point at them.
+
+    tight: whether the picture is cut to what is drawn, as a notebook's is. Returns {"alt": its title, "hints": [[x, y,
+    text], ...]}, x and y in shares of the picture's width and height, from the left and from the top."""
+    found = figure.findobj(lambda artist: artist.get_gid() == HINT)
+    hints = []
+    if found:
+        figure.draw_without_rendering()  # the layout is known only then
+        box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"]) if tight else figure.bbox_inches
+        box = box.transformed(figure.dpi_scale_trans)
+        for hint in found:
+            x, y = hint.axes.transData.transform(hint.xy)
+            hints.append([round((x - box.x0) / box.width, 4), round((box.y1 - y) / box.height, 4), hint.get_text()])
+    return {"alt": figure.get_suptitle().replace("\n", " "), "hints": hints}
 
 
 def _mean_confusion(runs: list, labels: np.ndarray, split: str) -> np.ndarray:
