@@ -24,5 +24,5 @@ nb_render_markdown_format = "myst"  # tables in what a cell shows as Markdown
 nb_output_stderr = "remove"  # progress bars
 nb_code_prompt_show = nb_code_prompt_hide = "Code"
 myst_heading_anchors = 3
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["attrs_inline", "dollarmath"]
 suppress_warnings = ["mystnb.unknown_mime_type", "misc.highlighting_failure"]

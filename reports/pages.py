@@ -77,7 +77,7 @@ def find_answer(name: str) -> str:
     for row in find_statements(name):
         effect = "" if row["verdict"] == "**undecided**" else f" ({_tell_effect(row['effect'])})"
         told.setdefault(row["verdict"], []).append(row["statement"].rstrip(".") + effect)
-    return " ".join(f"{verdict} {'; '.join(parts)}." for verdict, parts in told.items())
+    return " ".join(f"**{verdict.strip('*').capitalize()}:** {'; '.join(parts)}." for verdict, parts in told.items())
 
 
 def shows_drawn_faces(name: str) -> bool:
@@ -171,7 +171,7 @@ def list_notebooks(part: str) -> str:
     """A list in Markdown: each notebook of a part, and what came out."""
     lines = []
     for name in list_names(part):
-        verdicts = ", ".join(f"{row['number']} {row['verdict']}" for row in find_statements(name))
+        verdicts = ", ".join(f"[{row['number']} {row['verdict']}]{{.claim}}" for row in find_statements(name))
         lines.append(f"- [{tell_title(name)}](notebooks/{name}.ipynb)  \n  {verdicts or find_answer(name)}")
     return "\n".join(lines)
 
@@ -288,9 +288,12 @@ def _label_verdicts(soup: BeautifulSoup) -> None:
             row["role"] = "row"
             for column, cell in zip(columns, row.select("td")):
                 cell["role"], cell["data-label"] = "cell", column or "number"
+                if cell.get_text(strip=True) == "—":
+                    cell["class"] = [*cell.get("class", []), "none"]
     for word in soup.select("td[data-label=verdict] strong, .answer strong, .answers strong"):
-        if word.get_text() in VERDICT_COLOURS:
-            word["class"] = ["verdict", word.get_text().split()[0]]
+        verdict = word.get_text().rstrip(":").lower()
+        if verdict in VERDICT_COLOURS:
+            word["class"] = ["verdict", verdict.split()[0]]
 
 
 def _tell_citations(soup: BeautifulSoup) -> None:
