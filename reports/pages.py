@@ -68,11 +68,13 @@ def find_statements(name: str) -> list[dict]:
 
 
 def find_answer(name: str) -> str:
-    """What came out, as Markdown: the cell tagged for it, else the verdicts."""
-    for cell in read_notebook(name).cells:
-        if "answer" in cell.metadata.get("tags", []):
-            texts = cell.source.split("\n\n")[1:] if cell.cell_type == "markdown" else _list_markdown(cell)
-            return _set_minus(texts[0]) if texts else ""
+    """What came out, as Markdown: what the cell tagged for it says, or, where it has nothing to say on this data, the
+    first that does; without such a tag, the verdicts."""
+    cells = read_notebook(name).cells
+    for cell in (cell for cell in cells if "answer" in cell.metadata.get("tags", [])):
+        texts = cell.source.split("\n\n")[1:] if cell.cell_type == "markdown" else _list_markdown(cell)
+        said = (text for cell in cells for text in _list_markdown(cell) if text[0] not in "|>")
+        return _set_minus(texts[0] if texts else next(said, ""))
     told = {}
     for row in find_statements(name):
         effect = "" if row["verdict"] == "**undecided**" else f" ({_tell_effect(row['effect'])})"
@@ -80,19 +82,32 @@ def find_answer(name: str) -> str:
     return " ".join(f"**{verdict.strip('*').capitalize()}:** {'; '.join(parts)}." for verdict, parts in told.items())
 
 
+def is_of_drawn_faces(name: str) -> bool:
+    """Whether a notebook was executed on them."""
+    return "data: drawn" in _collect_printed(name)
+
+
 def shows_drawn_faces(name: str) -> bool:
-    """Whether the figures are of drawn faces: trained on, or in a picture where none was given."""
+    """Whether a notebook's figures are of drawn faces: its data's, or those of the picture where none was given."""
     notebook = read_notebook(name)
-    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     given = notebook.metadata.get("papermill", {}).get("parameters", {})
-    no_picture = any("picture: str | None" in cell.source for cell in notebook.cells) and not given.get("picture")
-    return "data: drawn" in printed or no_picture
+    return is_of_drawn_faces(name) or ("picture" in list_parameters(name) and not given.get("picture"))
+
+
+def list_parameters(name: str) -> list[str]:
+    """The parameters that a notebook declares."""
+    cells = (cell for cell in read_notebook(name).cells if "parameters" in cell.metadata.get("tags", []))
+    return [parameter for cell in cells for parameter in re.findall(r"^(\w+): ", cell.source, re.M)]
 
 
 def list_figures(name: str) -> list[dict]:
     """What `plots.describe_figure` says of each figure, in order."""
     outputs = (output for cell in read_notebook(name).cells for output in cell.get("outputs", []))
     return [output.metadata.get("image/png", {}) for output in outputs if "image/png" in output.get("data", {})]
+
+
+def _collect_printed(name: str) -> str:
+    return "".join(output.get("text", "") for cell in read_notebook(name).cells for output in cell.get("outputs", []))
 
 
 def _list_markdown(cell: nbformat.NotebookNode) -> list[str]:
@@ -153,9 +168,8 @@ def frame_notebook(name: str, notebook: nbformat.NotebookNode) -> str:
 
 def tell_command(name: str) -> tuple[str, str]:
     """The command that runs a notebook as briefly as possible, and what it does."""
-    known = {name for cell in read_notebook(name).cells for name in re.findall(r"^(\w+): .+ = ", cell.source, re.M)}
     profile = yaml.safe_load((REPORTS.parent / "params" / "quick.yaml").read_text(encoding="utf-8"))
-    taken = {key: value for key, value in profile.items() if key in known}
+    taken = {key: value for key, value in profile.items() if key in list_parameters(name)}
     command = f".venv/bin/papermill notebooks/{name}.ipynb mine.ipynb"
     if not taken:
         return command, "It reads what comes with the project, and trains nothing."
@@ -172,7 +186,8 @@ def list_notebooks(part: str) -> str:
     lines = []
     for name in list_names(part):
         verdicts = ", ".join(f"[{row['number']} {row['verdict']}]{{.claim}}" for row in find_statements(name))
-        lines.append(f"- [{tell_title(name)}](notebooks/{name}.ipynb)  \n  {verdicts or find_answer(name)}")
+        answer = find_answer(name) + " *(On drawn faces.)*" * is_of_drawn_faces(name)
+        lines.append(f"- [{tell_title(name)}](notebooks/{name}.ipynb)  \n  {verdicts or answer}")
     return "\n".join(lines)
 
 
@@ -202,18 +217,15 @@ def tell_bibtex() -> str:
 
 
 def tabulate_times() -> str:
-    """A row a notebook: when papermill executed it, how long it and its longest cell took, and the versions it says."""
+    """A row a notebook: how long it and its longest cell took, the versions it prints, and when it was executed."""
     rows = []
     for name in (name for part in PARTS for name in list_names(part)):
         notebook = read_notebook(name)
         run = notebook.metadata.get("papermill", {})
         cells = [cell.metadata.get("papermill", {}).get("duration") or 0.0 for cell in notebook.cells]
-        row = {
-            "notebook": f"[{tell_title(name)}](notebooks/{name}.ipynb)",
-            "executed": _tell_time(run.get("start_time")),
-        }
+        row = {"notebook": f"[{tell_title(name)}](notebooks/{name}.ipynb)"}
         row |= {"seconds": _tell_seconds(run.get("duration")), "longest cell": _tell_seconds(max(cells) or None)}
-        rows.append(row | _tell_versions(notebook))
+        rows.append(row | _tell_versions(name) | {"executed": _tell_time(run.get("start_time"))})
     return format_markdown(pd.DataFrame(rows))
 
 
@@ -230,10 +242,10 @@ def _tell_seconds(seconds: float | None) -> str:
     return "—" if seconds is None else f"{seconds:.1f}"
 
 
-def _tell_versions(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+def _tell_versions(name: str) -> dict[str, str]:
+    printed = _collect_printed(name)
     versions = re.search(r"fer_lib (\S+), Python (\S+), torch ([^\n]+)", printed)
-    data = re.search(r"^(?:data|records: of) ?:? ?([\w-]+)", printed, re.M)
+    data = re.search(r"^(?:data:|records: of) ([\w-]+)", printed, re.M)
     found = dict(zip(("fer_lib", "Python", "torch"), versions.groups() if versions else "———"))
     return found | {"data": data[1] if data else "—"}
 
