@@ -25,7 +25,10 @@ rule site:
     input:
         expand("reports/notebooks/{name}.ipynb", name=NOTEBOOKS),
         "reports/conf.py",
-        "reports/index.md",
+        "reports/pages.py",
+        expand("reports/{page}.md", page=["index", "results", "statistics", "references"]),
+        "reports/site.css",
+        "reports/site.js",
         "reports/results.csv",
         "reports/paper/index.md",
         "reports/model_card.md",
@@ -51,6 +54,7 @@ rule paper:
     output:
         "reports/report.pdf",
         "reports/paper/index.md",
+        "reports/paper/ladder.json",  # what the site says of the figure; the others' lie beside it
         "reports/model_card.md",
     shell:
         "echo 'typesetting reports/report.pdf' && python -m fer_lib.report.paper"

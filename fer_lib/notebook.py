@@ -7,7 +7,9 @@ import sys
 
 import pandas as pd
 import yaml
+from IPython import get_ipython
 from IPython.display import Markdown, display
+from matplotlib.figure import Figure
 from pydantic import TypeAdapter, ValidationError
 
 from fer_lib import __version__
@@ -47,6 +49,7 @@ def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
     """
     check_parameters(cells)
     set_style()
+    _describe_figures()
     pd.set_option("display.max_columns", None, "display.width", 160, "display.max_colwidth", None)
     torch = sys.modules["torch"].__version__.split("+")[0] if "torch" in sys.modules else "not loaded"
     print(f"fer_lib {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}, torch {torch}")
@@ -58,7 +61,6 @@ def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
         say(
             "> **Run with other parameters.** Figures and tables are of this run; the text speaks of the published one."
         )
-
 
 def _describe_data(data: Dataset) -> None:
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
@@ -74,6 +76,17 @@ def _describe_data(data: Dataset) -> None:
             f"{', '.join(data.classes)}. What is trained and measured here is of them. The text, what the reports say, "
             "the verdicts and whatever is read from records are of FER2013, and nothing here is comparable with them."
         )
+
+
+def _describe_figures() -> None:
+    """Have each figure that is shown carry its title, and the numbers of its points, in the notebook's metadata."""
+    shell = get_ipython()
+    if shell:  # a test calls from outside
+
+        def describe(figure: Figure, include=None, exclude=None) -> tuple[dict, dict]:
+            return {}, {"image/png": describe_figure(figure, tight=True)}
+
+        shell.display_formatter.mimebundle_formatter.for_type(Figure, describe)
 
 
 def check_parameters(cells: list[str]) -> None:

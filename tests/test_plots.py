@@ -1,10 +1,13 @@
+import io
 import itertools
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 
 from fer_lib import claims, data, plots
 from fer_lib.evaluate import collect_results, summarise_costs, summarise_experiments
@@ -251,6 +254,24 @@ def test_the_figures_of_ensemble_and_masking_tell_what_the_tables_do():
     figure = plots.plot_masking(masking)
     check_figure(figure)
     assert "accuracy is 20% where the map marks most, 50% at random" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("tight", [False, True])
+def test_a_figures_hints_lie_on_its_marks(tight):
+    """On a picture cut to what is drawn, as a notebook's is, and on a whole one."""
+    plots.set_style()
+    statements, verdicts = claims.read_claims()[1], claims.read_verdicts()
+    figure = plots.plot_statements(statements, verdicts)
+    told = plots.describe_figure(figure, tight)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight" if tight else None)
+    file.seek(0)
+    picture = plt.imread(file)[..., :3]
+    assert told["alt"] == figure.get_suptitle().replace("\n", " ") and len(told["hints"]) > 20
+    for x, y, text in told["hints"]:
+        verdict = verdicts.loc[text.split()[0], "verdict"]
+        found = picture[int(y * picture.shape[0]), int(x * picture.shape[1])]
+        np.testing.assert_allclose(found, to_rgb(plots.VERDICT_COLOURS[verdict]), atol=0.02, err_msg=text)
 
 
 def test_the_best_of_a_few_trials_is_what_drawing_them_gives():

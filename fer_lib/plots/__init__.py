@@ -34,9 +34,11 @@ from fer_lib.plots.runs import (
     plot_recall_change,
 )
 from fer_lib.plots.searches import plot_learning_rates, plot_search, plot_search_budget, plot_search_interactions
-from fer_lib.plots.style import join_names, set_style
+from fer_lib.plots.style import VERDICT_COLOURS, describe_figure, join_names, set_style
 
 __all__ = [
+    "VERDICT_COLOURS",
+    "describe_figure",
     "join_names",
     "plot_accuracies",
     "plot_accuracy_by_agreement",

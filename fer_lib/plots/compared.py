@@ -47,6 +47,9 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
             places = np.arange(len(treated)) + 0.15 * (2 * side - 1)
             axes.hlines(places, [c.low for c in changes], [c.high for c in changes], color=colours[name], linewidth=2)
             axes.plot([c.mean for c in changes], places, "o", color=colours[name], markersize=5, label=name)
+            for change, place, runs in zip(changes, places, treated):
+                told = f"{_treatment(runs)} in {name}: {change.format(sign=True)} points of {label}"
+                add_hint(axes, change.mean, place, told)
             if metric == "validation_accuracy":
                 top = int(np.argmax([c.mean for c in changes]))
                 best[name] = f"{_treatment(treated[top])} in {name} ({100 * changes[top].mean:+.1f})"
@@ -58,7 +61,6 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
     set_title(figure, f"Most points gained on validation: {join_names(list(best.values()))}")
     return figure
-
 
 def _treatment(runs: list) -> str:
     """What is done to the images of these runs."""
@@ -83,6 +85,8 @@ def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> 
             found = [estimate_mean(collect_results(runs)[f"{split}_accuracy"]) for runs in groups]
             for place, effect in enumerate(found):
                 axes.vlines(place + offset, effect.low, effect.high, color=SPLIT_COLOURS[split], linewidth=2)
+                hint = f"{name_step(groups[place][0])}: {effect.format()}% on {split}"
+                add_hint(axes, place + offset, effect.mean, hint)
             means = [effect.mean for effect in found]
             if split == "validation":
                 best = int(np.argmax(means))
@@ -92,6 +96,8 @@ def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> 
         known = [(place - 0.13, shares[1]) for place, shares in reported if shares]
         if known:
             axes.plot(*zip(*known), "D", color="black", markerfacecolor="none", label="reported, validation")
+        for place, share in known:
+            add_hint(axes, place, share, f"{name_step(groups[round(place)][0])}: {share:.0%} reported, on validation")
         told.append(f"{found[best].format()}% ({groups[best][0].experiment.step})")
         axes.set_title(name, fontsize=9)
         axes.set_xticks(range(len(groups)), [runs[0].experiment.step for runs in groups], fontsize=8)
@@ -103,7 +109,6 @@ def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> 
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=4)
     set_title(figure, f"Test accuracy of the best step on validation: {join_names(told)}")
     return figure
-
 
 def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
     """What each step brings over the one that it changes, on validation and test, with 95% interval.
@@ -133,7 +138,6 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
     return figure
 
 
-VERDICT_COLOURS = {"true": WON, "false": LOST, "too small to matter": OTHERS[0], "undecided": BEFORE}
 
 
 def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
@@ -174,6 +178,9 @@ def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
         colour = VERDICT_COLOURS[row["verdict"]]
         axes.hlines(place, row["low"], row["high"], color=colour, linewidth=2)
         axes.plot(row["effect"], place, "o", color=colour, markersize=4)
+        low, effect, high = (f"{100 * row[name]:+.1f}" for name in ("low", "effect", "high"))
+        told = f"{statement.number} {statement.says} {row['verdict'].capitalize()}: {effect} ({low} to {high}) points"
+        add_hint(axes, row["effect"], place, told)
         if not np.isnan(statement.reported):
             axes.plot(statement.reported, place, "D", color="black", markerfacecolor="none", markersize=6)
     labels = [textwrap.fill(f"{statement.number}  {statement.says}", 56) for statement in statements]
@@ -181,7 +188,6 @@ def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
     axes.set_ylim(len(statements) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     axes.grid(axis="y", visible=False)
-
 
 def plot_method(method: dict) -> Figure:
     """The method of judging tried on itself: halves of one experiment's runs against each other, and how often an

@@ -117,6 +117,10 @@ def plot_members(table: pd.DataFrame, size: int) -> Figure:
         colour = SPLIT_COLOURS[split]
         axes.plot(table.index, table[f"{split}_together"], "o-", color=colour, label=f"{split}, together")
         axes.plot(table.index, table[f"{split}_alone"], "x", color=colour, label=f"{split}, the new member alone")
+        for place, row in table.iterrows():
+            together, alone = row[f"{split}_together"], row[f"{split}_alone"]
+            add_hint(axes, place, together, f"{place} together: {together:.1%} on {split}")
+            add_hint(axes, place, alone, f"{row['member']} alone: {alone:.1%} on {split}")
     axes.axvline(size, color=BEFORE, linestyle="--", linewidth=1.2, label="chosen on validation")
     axes.set_xticks(table.index, table["member"], fontsize=7.5, rotation=90)
     axes.set(xlabel="the member that comes in", ylabel="accuracy")
@@ -129,7 +133,6 @@ def plot_members(table: pd.DataFrame, size: int) -> Figure:
         f"The best on validation alone is right on {alone:.1f}% of the test split, {size} together on {together:.1f}%",
     )
     return figure
-
 
 def plot_masking(table: pd.DataFrame) -> Figure:
     """Accuracy against how much of each face is hidden, in three orders. table: of `explain.measure_masking`."""

@@ -20,6 +20,8 @@ OTHERS = ("#CC79A7", "#000000")  # further steps beside these two
 WON, LOST = "#009E73", "#D55E00"
 
 
+HINT = "hint"  # marks the texts of points, which `describe_figure` finds
+VERDICT_COLOURS = {"true": WON, "false": LOST, "too small to matter": OTHERS[0], "undecided": BEFORE}
 WIDTH = 9  # inches, a page's
 
 
@@ -83,3 +85,25 @@ def join_names(names: list[str]) -> str:
     if len(names) < 2:
         return "".join(names) or "no class"
     return ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def add_hint(axes, x: float, y: float, text: str) -> None:
+    """Say what a point of the drawing stands for, for where it can be pointed at; on paper it is not seen."""
+    axes.annotate(text, (x, y), gid=HINT, visible=False)
+
+
+def describe_figure(figure: Figure, tight: bool = False) -> dict:
+    """What a page needs to show a figure to those who cannot see it, and its numbers to those who point at them.
+
+    tight: whether the picture is cut to what is drawn, as a notebook's is. Returns {"alt": its title, "hints": [[x, y,
+    text], ...]}, x and y in shares of the picture's width and height, from the left and from the top."""
+    found = figure.findobj(lambda artist: artist.get_gid() == HINT)
+    hints = []
+    if found:
+        figure.draw_without_rendering()  # the layout is known only then
+        box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"]) if tight else figure.bbox_inches
+        box = box.transformed(figure.dpi_scale_trans)
+        for hint in found:
+            x, y = hint.axes.transData.transform(hint.xy)
+            hints.append([round((x - box.x0) / box.width, 4), round((box.y1 - y) / box.height, 4), hint.get_text()])
+    return {"alt": figure.get_suptitle().replace("\n", " "), "hints": hints}

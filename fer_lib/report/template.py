@@ -1,5 +1,6 @@
 """What the write-up, the model card and the README's summary can ask for, filled in from the records."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -288,9 +289,10 @@ class Records:
     def _draw(self, name: str, caption: str, draw: Callable) -> str:
         with plt.rc_context({"svg.hashsalt": name}):  # else the file differs each time
             plots.set_style()
-            draw().savefig(self.folder / f"{name}.svg", metadata={"Date": None})
+            figure = draw()
+            figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None})
+        (self.folder / f"{name}.json").write_text(json.dumps(plots.describe_figure(figure)), encoding="utf-8")
         return f"![{caption}]({name}.svg)"
-
 
 def _format_points(effect: Effect) -> str:
     low, mean, high = (f"{100 * value:+.1f}" for value in (effect.low, effect.mean, effect.high))
