@@ -1,9 +1,10 @@
 # make report   set up, execute every notebook with papermill, build the site: what a reader wants
 # make test     set up, run the tests
+# make check    ruff, mypy on the core, the unit tests: a minute and a half
 # make full     also train every published run that is not on record (needs FER2013)
 # make search   train the trials of report B's searches (needs FER2013)
 # make publish  execute notebooks/ in place on FER2013, with their defaults
-# make results  write reports/results.csv, report.pdf, and the README's summary and tables from the records
+# make results  write reports/results.csv, results.md, report.pdf and the README's summary from the records
 # make bench    time reading, loading and training against what is usual
 # make crash    kill trainings at random moments, and see whether they end with the same numbers
 # make lock     compile requirements.txt anew from pyproject.toml
@@ -17,7 +18,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
 SNAKEMAKE = python -m fer_lib.extras.workflow --rerun-triggers mtime params --show-failed-logs --cores $(CORES)
 
-.PHONY: report site full search publish results bench test crash lock
+.PHONY: report site full search publish results bench check test crash lock
 
 report site: .venv/ready
 	@$(SNAKEMAKE) site
@@ -36,8 +37,12 @@ publish results: .venv/ready
 bench: .venv/ready
 	@python -m fer_lib.extras.bench
 
+check: .venv/ready
+	@ruff check -q . && ruff format -q --check . && mypy
+	@OMP_NUM_THREADS=1 python -m pytest -q -n $(CORES) -m "not slow"
+
 test: .venv/ready
-	@ruff check -q . && ruff format -q --check .
+	@ruff check -q . && ruff format -q --check . && mypy
 	@OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 crash: .venv/ready

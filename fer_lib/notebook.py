@@ -18,7 +18,7 @@ from fer_lib.costs import measure_cost
 from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.evaluate import format_markdown
 from fer_lib.experiments import EXPERIMENTS, find_experiment
-from fer_lib.plots.style import set_style
+from fer_lib.plots.style import describe_figure, set_style
 from fer_lib.record import Run
 from fer_lib.track import MODES
 from fer_lib.train import check_seeds
@@ -61,6 +61,7 @@ def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
         say(
             "> **Run with other parameters.** Figures and tables are of this run; the text speaks of the published one."
         )
+
 
 def _describe_data(data: Dataset) -> None:
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())

@@ -170,6 +170,11 @@ def estimate_mean(values: Sequence[float]) -> Effect:
     return Effect(float(known.mean()), float(known.var(ddof=1) / len(known)) if freedom else 0.0, 0.0, freedom)
 
 
+def bound_share(share: float, images: int) -> float:
+    """Half the 95% interval of a share of so many images, 0-1: what their choice alone leaves open."""
+    return 1.96 * (share * (1 - share) / images) ** 0.5
+
+
 def estimate_difference(before: Sequence[float], after: Sequence[float]) -> Effect:
     """Mean of after - before, where each pair has something in common: one network under two views of its images, one
     setting in two searches. Runs of two experiments have nothing in common but a seed; see `compare_runs`."""

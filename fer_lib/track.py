@@ -19,7 +19,7 @@ from fer_lib.experiment import Experiment
 PROJECT_NAME = "fer2013"
 MODES = ("auto", "online", "offline", "disabled")
 PATIENCE = 15  # seconds for W&B's server to answer when a run begins
-_unreachable = []  # why it did not, once that has happened: this process does not wait for it again
+_unreachable: list[Exception] = []  # why it did not, once that has happened: this process does not wait for it again
 REPORT_B_NAMES = {"train_accuracy": "train_accuracy", "validation_accuracy": "Test_accuracy"}
 """What report B's own charts are called, so that these can be laid beside them; its "test" split is PublicTest."""
 
@@ -76,11 +76,29 @@ def mirror_run(experiment: Experiment, dataset: Dataset, seed: int, work: Path, 
     user is logged in, else offline. Offline runs lie in reports/wandb/; `wandb sync` uploads them.
     """
     names = REPORT_B_NAMES if experiment.report == "B" else {}
-    mirror = Mirror(_start(experiment, dataset, seed, work, mode), names, dataset.classes)
+    with _own_folders():
+        mirror = Mirror(_start(experiment, dataset, seed, work, mode), names, dataset.classes)
+        try:
+            yield mirror
+        finally:
+            mirror.finish()
+
+
+@contextlib.contextmanager
+def _own_folders():
+    """W&B's files beside the records, for as long as the context lasts, unless the user has named other places."""
+    folder = PROJECT / "reports"
+    own = {
+        "WANDB_DIR": str(folder),
+        "WANDB_DATA_DIR": str(folder / "wandb"),
+    }  # else tables go to a folder of the user's
+    added = {name: value for name, value in own.items() if name not in os.environ}
+    os.environ.update(added)
     try:
-        yield mirror
+        yield
     finally:
-        mirror.finish()
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _start(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mode: str):
@@ -90,9 +108,6 @@ def _start(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mode
     try:
         import wandb
 
-        folder = PROJECT / "reports"
-        os.environ.setdefault("WANDB_DIR", str(folder))
-        os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))  # else tables go to a folder of the user's
         return wandb.init(
             project=PROJECT_NAME,
             group=f"{experiment.report}/{experiment.step}",

@@ -132,6 +132,8 @@ def prepare_source(app, docname: str, source: list[str]) -> None:
     """Of a notebook, frame it; of a page of ours, fill in what it asks of this module."""
     if docname.startswith("notebooks/"):
         source[0] = frame_notebook(docname.removeprefix("notebooks/"), nbformat.reads(source[0], as_version=4))
+    elif docname == "results":  # which is read in the repository too
+        source[0] = source[0].replace("](../notebooks/", "](notebooks/")
     elif docname in ("index", "statistics"):
         template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(source[0])
         source[0] = template.render({asked.__name__: asked for asked in ASKED}, PARTS=PARTS)

@@ -5,6 +5,8 @@ from fer_lib.extras import bench
 from fer_lib.models import count_multiply_adds
 from fer_lib.report import compare
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_benchmark_runs_without_fer2013_and_says_what_it_left_out(tmp_path, monkeypatch, capsys, small):
     monkeypatch.setattr(bench, "REPEATS", 1)

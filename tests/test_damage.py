@@ -20,6 +20,8 @@ from fer_lib.storage import RecordError
 from tests.test_data import GOOD, expected_images, pack_tar, pack_zip
 from tests.test_record import forget_digests, write
 
+pytestmark = pytest.mark.slow
+
 SMALL = replace(
     EXPERIMENTS["s5_averaging"], options=(("widths", (4, 4, 4)), ("blocks", (0, 0, 0))), views=(), epochs=2, patience=2
 )  # a network of a few hundred weights

@@ -19,6 +19,8 @@ from fer_lib.extras.photo import draw_picture
 from fer_lib.notebook import check_parameters
 from tests.conftest import PROJECT, REAL
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 PROFILE = yaml.safe_load((PROJECT / "params" / "quick.yaml").read_text())
 # Where FER2013 is at hand every notebook is checked as it is published, and the site's tests execute all of them on

@@ -23,6 +23,8 @@ from fer_lib.splitting import complete_splits, name_classes
 from tests.test_damage import check
 from tests.test_data import FER2013_CSV, GOOD, PIXELS, ROWS, expected_images, pack_tar, pack_zip, save, write_rows
 
+pytestmark = pytest.mark.slow
+
 FACES = draw_faces(np.arange(60) % 7, np.random.default_rng(0))
 
 

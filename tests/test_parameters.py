@@ -9,6 +9,8 @@ from nbclient.exceptions import CellExecutionError
 from fer_lib.data import DataError, load_data
 from fer_lib.notebook import ParameterError, check_parameters
 
+pytestmark = pytest.mark.slow
+
 CELL = """experiment: str = "a2_batchnorm"  # the step
 others: list[str] = ["a1_baseline"]  # beside it
 data: str = "auto"  # a file

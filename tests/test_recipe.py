@@ -12,6 +12,8 @@ from fer_lib.experiments import EXPERIMENTS
 from fer_lib.models import StrongCNN
 from fer_lib.recipe import Recipe, average_weights, make_views, mix_images
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = Recipe("adam", "one_cycle", 0.05, 0.1, 0.9, 0.2, 0.3, sharpness=0.02)
 
 

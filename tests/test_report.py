@@ -64,6 +64,7 @@ def site(tmp_path_factory):
     return copy / "reports" / "site"
 
 
+@pytest.mark.slow
 def test_every_notebook_is_a_page_and_those_of_drawn_faces_say_so(site):
     pages = {path.stem: path.read_text() for path in (site / "notebooks").glob("*.html")}
     notebooks = {path.stem: path.read_text() for path in (PROJECT / "notebooks").glob("*.ipynb")}
@@ -74,6 +75,7 @@ def test_every_notebook_is_a_page_and_those_of_drawn_faces_say_so(site):
         assert "Drawn faces, not FER2013" not in page.read_text()
 
 
+@pytest.mark.slow
 def test_every_notebook_begins_with_its_answer_and_how_to_run_it(site):
     for path in sorted((site / "notebooks").glob("*.html")):
         page = BeautifulSoup(path.read_text(), "html.parser")
@@ -87,6 +89,7 @@ def test_every_notebook_begins_with_its_answer_and_how_to_run_it(site):
     assert len(seconds) == len(list((site / "notebooks").glob("*.html"))) and min(seconds) > 0
 
 
+@pytest.mark.slow
 def test_every_citation_says_what_it_cites(site):
     for path in site.rglob("*.html"):
         for link in BeautifulSoup(path.read_text(), "html.parser").select("a[href*='doi.org/'], a[href*='arxiv.org/']"):
@@ -94,6 +97,7 @@ def test_every_citation_says_what_it_cites(site):
             assert is_listed or link.get("data-tip"), f"{link} in {path.name}: add it to reports/references.md"
 
 
+@pytest.mark.slow
 def test_once_fer2013_is_there_the_report_is_made_anew(site):
     """The plan alone: what the drawn faces gave is not up to date any more; what reads records alone is."""
     environment = {k: v for k, v in os.environ.items() if k != "FER_RUNS"} | {"FER_DATA": "a file"}
@@ -130,6 +134,7 @@ CUT = """all => all.filter(cell => {
   }).map(cell => cell.textContent)"""
 
 
+@pytest.mark.slow
 def test_the_site_on_a_phone_from_a_folder_without_a_network(site, browser):
     """Nothing broken, nothing asked for elsewhere, no page moves sideways, figures are told, verdicts are seen."""
     home, asked, failed, seen, verdicts = f"{site.as_uri()}/", set(), [], set(), 0
@@ -163,6 +168,7 @@ def test_the_site_on_a_phone_from_a_folder_without_a_network(site, browser):
     assert all(url.startswith((home, "data:", "blob:")) for url in asked)
 
 
+@pytest.mark.slow
 def test_on_a_desk_no_statement_is_cut_and_a_figures_marks_tell_their_numbers(site, browser):
     page = browser.new_page(viewport={"width": 1200, "height": 800})
     page.goto(f"{site.as_uri()}/notebooks/21_final_comparison.html")
@@ -188,9 +194,11 @@ def published(monkeypatch):
     return read_published_runs()
 
 
-def test_the_readmes_tables_are_made_from_the_records(published):
+def test_the_readmes_summary_and_the_tables_are_made_from_the_records(published):
     text = (PROJECT / "README.md").read_text()
-    assert publish.update_readme(text) == text, "run `make results`"
+    assert publish.fill_readme(text) == text, "run `make results`"
+    text = (PROJECT / "reports" / "results.md").read_text()
+    assert publish.fill_results(text) == text, "run `make results`"
     runs = collections.Counter(run.experiment.name for run in published)
     for experiment, count in runs.items():
         assert (f"`{experiment}`" in text) == (count >= 3)
@@ -206,8 +214,14 @@ def test_the_readme_lists_every_notebook_and_its_files_exist():
     text = (PROJECT / "README.md").read_text()
     for path in (PROJECT / "notebooks").glob("*.ipynb"):
         assert f"(notebooks/{path.name})" in text
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert link.startswith("http") or (PROJECT / link).exists(), link
+    assert len(text.encode()) <= 8192
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "INSTALL.md", "CHANGELOG.md", "reports/results.md"])
+def test_what_pages_link_to_exists(page):
+    for link in re.findall(r"\]\(([^)]+)\)", (PROJECT / page).read_text()):
+        path = link.split("#")[0]
+        assert link.startswith("http") or ((PROJECT / page).parent / path).exists(), link
 
 
 def test_the_readmes_papermill_command_names_parameters_that_exist():

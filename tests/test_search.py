@@ -11,6 +11,8 @@ from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras import search
 from tests.conftest import PROJECT
 
+pytestmark = pytest.mark.slow
+
 TRIAL = {"learning_rate": 0.003, "drop_threshold": 0.25, "kernels": "8-16", "epochs": 1}
 
 

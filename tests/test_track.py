@@ -9,6 +9,8 @@ from fer_lib import track, train
 from fer_lib.track import _choose_mode, mirror_run
 from fer_lib.train import train_run
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_offline_run_holds_the_numbers_of_the_record(brief, small, own_folders):
     """Read back with W&B's own tool."""

@@ -27,6 +27,8 @@ from fer_lib.train import get_runs, main, train_run
 from tests.conftest import PROJECT
 from tests.test_record import write
 
+pytestmark = pytest.mark.slow
+
 CPU = hardware.Hardware(torch.device("cpu"), "CPU", torch.float32, torch.contiguous_format)
 A1, A2 = EXPERIMENTS["a1_baseline"], EXPERIMENTS["a2_batchnorm"]
 

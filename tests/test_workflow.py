@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import PROJECT
 
+pytestmark = pytest.mark.slow
+
 SNAKEFILE = """
 rule slow:
     output: update("slow.txt")

@@ -8,7 +8,7 @@ import pandas as pd
 from fer_lib.evaluate import judge_aim
 from fer_lib.metrics import calc_accuracy, calc_probabilities
 from fer_lib.record import Run
-from fer_lib.statistics import estimate_mean
+from fer_lib.statistics import bound_share, estimate_mean
 
 
 def read_probabilities(run: Run, split: str) -> np.ndarray:
@@ -135,7 +135,7 @@ def describe_ensemble(table: pd.DataFrame, aim: float, images: int) -> str:
     size = choose_size(table)
     chosen, best = table.loc[size], table["validation_alone"].idxmax()
     share = chosen["test_together"]
-    half = 1.96 * (share * (1 - share) / images) ** 0.5
+    half = bound_share(share, images)
     many = f"**{size}** networks together are" if size > 1 else "**1** network alone is"
     return (
         f"{many} right on **{100 * share:.1f} ± {100 * half:.1f}%** of the test images "

@@ -13,10 +13,10 @@ from fer_lib.plots.style import (
     AFTER,
     BEFORE,
     LOST,
-    OTHERS,
     SPLIT_COLOURS,
+    VERDICT_COLOURS,
     WIDTH,
-    WON,
+    add_hint,
     join_names,
     make_figure,
     name_step,
@@ -61,6 +61,7 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
     set_title(figure, f"Most points gained on validation: {join_names(list(best.values()))}")
     return figure
+
 
 def _treatment(runs: list) -> str:
     """What is done to the images of these runs."""
@@ -110,6 +111,7 @@ def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> 
     set_title(figure, f"Test accuracy of the best step on validation: {join_names(told)}")
     return figure
 
+
 def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
     """What each step brings over the one that it changes, on validation and test, with 95% interval.
 
@@ -136,8 +138,6 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
     told = f": {join_names(helping)}" if helping else ""
     set_title(figure, f"Of {len(gains)} steps, {many} beyond chance on validation{told}")
     return figure
-
-
 
 
 def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
@@ -188,6 +188,7 @@ def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
     axes.set_ylim(len(statements) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     axes.grid(axis="y", visible=False)
+
 
 def plot_method(method: dict) -> Figure:
     """The method of judging tried on itself: halves of one experiment's runs against each other, and how often an

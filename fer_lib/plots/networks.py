@@ -17,6 +17,7 @@ from fer_lib.plots.style import (
     SPLIT_COLOURS,
     WIDTH,
     WON,
+    add_hint,
     join_names,
     make_figure,
     name_step,
@@ -133,6 +134,7 @@ def plot_members(table: pd.DataFrame, size: int) -> Figure:
         f"The best on validation alone is right on {alone:.1f}% of the test split, {size} together on {together:.1f}%",
     )
     return figure
+
 
 def plot_masking(table: pd.DataFrame) -> Figure:
     """Accuracy against how much of each face is hidden, in three orders. table: of `explain.measure_masking`."""

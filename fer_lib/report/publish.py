@@ -1,6 +1,6 @@
-"""Write what is made from the records: reports/results.csv, the summary and the tables in README.md, and, where
-FER2013 is at hand, what needs its images and labels: reports/verdicts.csv, gradients.csv, method.json, confusions.json
-and facts.json.
+"""Write what is made from the records: reports/results.csv, the tables in reports/results.md, the summary in
+README.md, and, where FER2013 is at hand, what needs its images and labels: reports/verdicts.csv, gradients.csv,
+method.json, confusions.json and facts.json.
 
 python -m fer_lib.report.publish
 """
@@ -28,7 +28,7 @@ from fer_lib.votes import load_votes
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 
 
-def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
+def tabulate_results(runs: list[Run]) -> pd.DataFrame:
     """One row an experiment: what the report gives, and what was measured, in percent."""
     rows, costs = [], tabulate_costs(runs)
     for experiment in dict.fromkeys(run.experiment for run in runs):
@@ -41,8 +41,8 @@ def tabulate_readme(runs: list[Run]) -> pd.DataFrame:
             "parameters": f"{mine[0].results['parameters']:,}",
             "runs": len(mine),
         }
-        for column in ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1"):
-            label = column.removesuffix("_accuracy").removesuffix("_accuracy_clean").replace("test_macro_f1", "test F1")
+        columns = {"train_accuracy_clean": "train", "validation_accuracy": "validation", "test_accuracy": "test"}
+        for column, label in (columns | {"test_macro_f1": "test F1"}).items():
             row[label] = estimate_mean([run.results[column] for run in mine]).format()
         row["min a run"] = f"{costs.loc[experiment.name, 'typical_minutes']:.1f}{costs.loc[experiment.name, 'mark']}"
         rows.append(row)
@@ -66,16 +66,25 @@ def describe_bench() -> str:
     return f"Medians, {' or '.join(sorted(told))}."
 
 
-def update_readme(text: str) -> str:
-    """README.md with its summary and its tables made anew."""
+def fill_readme(text: str) -> str:
+    """README.md with its summary made anew."""
+    return _replace_parts(text, {"summary": fill_in((REPORTS / "summary.md").read_text(encoding="utf-8"), REPORTS)})
+
+
+def fill_results(text: str) -> str:
+    """reports/results.md with its tables made anew."""
     runs, statements = choose_runs(), [s for s in read_claims()[1] if s.claim != QUESTIONS]
     ledger = tabulate_statements(statements, read_verdicts())[["", "statement", "verdict", "effect", "reported"]]
     parts = {
-        "summary": fill_in((REPORTS / "summary.md").read_text(encoding="utf-8"), REPORTS),
-        "results": f"{format_markdown(tabulate_readme(runs))}\n\n{describe_times(runs)}",
+        "results": f"{format_markdown(tabulate_results(runs))}\n\n{describe_times(runs)}",
         "claims": format_markdown(ledger),
         "bench": f"{format_markdown(tabulate_bench())}\n\n{describe_bench()}",
     }
+    return _replace_parts(text, parts)
+
+
+def _replace_parts(text: str, parts: dict[str, str]) -> str:
+    """A page with what stands between the marks of each part replaced."""
     for name, part in parts.items():
         start, end = START.format(name), END.format(name)
         before, rest = text.split(start)
@@ -120,8 +129,8 @@ def main() -> None:
             facts["ensembles"] = tabulate_pools(group_candidates(whole), both).to_dict("index")
             facts = json.dumps(facts, indent=2, ensure_ascii=False)
             (REPORTS / "facts.json").write_text(facts + "\n")
-    readme = PROJECT / "README.md"
-    readme.write_text(update_readme(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, fill in ((PROJECT / "README.md", fill_readme), (REPORTS / "results.md", fill_results)):
+        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{len(runs)} runs: what reports/ and README.md say of them is up to date")
 
 

@@ -20,7 +20,7 @@ from fer_lib.experiments import EXPERIMENTS, find_experiment, list_additions, li
 from fer_lib.models import count_multiply_adds, count_parameters
 from fer_lib.record import WEIGHTS, Run
 from fer_lib.report import compare
-from fer_lib.statistics import Effect, estimate_mean
+from fer_lib.statistics import Effect, bound_share, estimate_mean
 
 NETWORKS = {
     "a1_baseline": "convolutions of 32, 64, 128; head of 128",
@@ -183,7 +183,7 @@ class Records:
     def bound(self, name: str) -> str:
         """Half the 95% interval, in points, that the number of test images alone gives an experiment's accuracy."""
         share = collect_results(self.get_runs(name))["test_accuracy"].mean()
-        return f"{196 * (share * (1 - share) / compare.TEST_IMAGES) ** 0.5:.1f}"
+        return f"{100 * bound_share(share, compare.TEST_IMAGES):.1f}"
 
     # --- the model card -------------------------------------------------------------------------
 
@@ -293,6 +293,7 @@ class Records:
             figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None})
         (self.folder / f"{name}.json").write_text(json.dumps(plots.describe_figure(figure)), encoding="utf-8")
         return f"![{caption}]({name}.svg)"
+
 
 def _format_points(effect: Effect) -> str:
     low, mean, high = (f"{100 * value:+.1f}" for value in (effect.low, effect.mean, effect.high))
