@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras import bench
 from fer_lib.models import count_multiply_adds

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import PROJECT
 
 CRASHES = int(os.environ.get("FER_CRASHES", 0))  # `make crash` sets it
-pytestmark = pytest.mark.skipif(not CRASHES, reason="takes long; `make crash` runs it")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CRASHES, reason="takes long; `make crash` runs it")]
 
 SCRIPT = """
 from dataclasses import replace
