@@ -20,7 +20,8 @@ def test_the_benchmark_runs_without_fer2013_and_says_what_it_left_out(tmp_path, 
     bench.main()
     (record,) = json.loads((tmp_path / "reports" / "bench.json").read_text())
     printed = capsys.readouterr().out
-    assert [row["what"].split()[:2] for row in record["rows"]] == [["train", "A1"], ["train", "S14"], ["judge", "S14"]]
+    assert [row["what"].split()[:2] for row in record["rows"]] == [["train", "A1"], ["train", "S14"], ["judge", "S14"],
+        ["layers,", "A1"], ["layers,", "S14"]]  # fmt: skip
     for row in record["rows"]:
         assert row["ours"] > 0 and row["usual"] > 0 and row["what"] in printed
     assert 0 < record["strong"]["share_of_peak"] < 1

@@ -31,8 +31,9 @@ from fer_lib.dataset import PROJECT, Split
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.hardware import choose_hardware
-from fer_lib.loop import make_learner, one_hot, predict_logits, train_one_epoch
+from fer_lib.loop import Learner, make_learner, one_hot, predict_logits, train_one_epoch
 from fer_lib.models import count_multiply_adds
+from fer_lib.recipe import Recipe, make_optimizer
 
 REPEATS = 5
 IMAGES = 6400  # a hundred batches
@@ -117,6 +118,24 @@ def bench_training(split: Split, experiment: Experiment) -> dict:
     return _row(f"train {experiment.step} (images/s)", ours, theirs, ours / theirs, "float32, DataLoader, PIL")
 
 
+def bench_layers(split: Split, experiment: Experiment) -> dict:
+    """The same epoch with the faster layers that `Hardware.place` puts in, and with torch's own."""
+    hardware = choose_hardware()
+    images, targets = hardware.put(split.images), one_hot(split).to(hardware.device)
+
+    def train(learner: Learner) -> None:
+        train_one_epoch(learner, images, targets, experiment, hardware, 0, experiment.epochs, tqdm(disable=True))
+
+    def make_plain() -> Learner:
+        model = experiment.build_model().to(hardware.device, memory_format=hardware.memory_format)
+        return Learner(model, make_optimizer(model, experiment.learning_rate, experiment.recipe), None)
+
+    train(make_learner(experiment, hardware))
+    seconds = time_in_turn(lambda: train(make_learner(experiment, hardware)), lambda: train(make_plain()))
+    ours, theirs = (len(split) / own for own in seconds)
+    return _row(f"layers, {experiment.step} (images/s)", ours, theirs, ours / theirs, "torch.nn's layers, same loop")
+
+
 def bench_inference(split: Split, experiment: Experiment) -> dict:
     """The logits of a split: `predict_logits` against a plain loop."""
     hardware = choose_hardware()
@@ -183,6 +202,7 @@ def main() -> None:
     rows.append(bench_training(fewer, STRONG))
     share = share_peak(rows[-1], STRONG, measure_peak())
     rows.append(bench_inference(fewer, STRONG))
+    rows += [bench_layers(fewer, replace(one, recipe=Recipe())) for one in (EXPERIMENTS["a1_baseline"], STRONG)]
     record = {
         "fer_lib": __version__,
         "torch": torch.__version__,

@@ -148,7 +148,7 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
     accuracies = [s for s in measured if s.quantity.column == "validation_accuracy"]
     parts = [part for part in (accuracies, [s for s in measured if s not in accuracies]) if part]
     figure, panels = make_figure(
-        len(parts), 1, figsize=(WIDTH, 1.8 + 0.3 * len(measured)), height_ratios=[len(part) + 1 for part in parts],
+        len(parts), 1, figsize=(WIDTH, 1.8 + 0.36 * len(measured)), height_ratios=[len(part) + 1 for part in parts],
         squeeze=False,
     )  # fmt: skip
     for axes, part in zip(panels[:, 0], parts):
@@ -183,8 +183,8 @@ def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
         add_hint(axes, row["effect"], place, told)
         if not np.isnan(statement.reported):
             axes.plot(statement.reported, place, "D", color="black", markerfacecolor="none", markersize=6)
-    labels = [textwrap.fill(f"{statement.number}  {statement.says}", 56) for statement in statements]
-    axes.set_yticks(range(len(statements)), labels, fontsize=7)
+    labels = [textwrap.fill(f"{statement.number}  {statement.says}", 50) for statement in statements]
+    axes.set_yticks(range(len(statements)), labels, fontsize=9)
     axes.set_ylim(len(statements) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     axes.grid(axis="y", visible=False)
