@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 from PIL import Image
 
@@ -417,3 +418,12 @@ def test_classes_are_balanced_by_their_own_number(own):
         train.balance_classes(dataset.train, EXPERIMENTS["a8_targeted_upsampling"].upsampling)
     uneven = replace(dataset.train, labels=np.zeros(64, np.int64))
     assert len(train.balance_classes(uneven)) == 64
+
+
+def test_a_notebook_of_one_step_runs_on_it_and_says_so(own, tmp_path):
+    parameters = {"data": str(own), "seeds": [0], "epochs": 1, "wandb_mode": "disabled"}
+    source = data.PROJECT / "notebooks" / "03_a1_baseline.ipynb"
+    papermill.execute_notebook(source, tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False)
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "not FER2013's faces, but data of your own" in text and "8 classes: anger, contempt" in text
+    assert "out_features=8" in text and "2 runs on custom-" in text
