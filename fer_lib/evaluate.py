@@ -226,7 +226,8 @@ def compare_with_report(runs: list) -> pd.DataFrame:
     rows = {}
     for experiment in dict.fromkeys(run.experiment for run in runs):
         results = [run.results for run in runs if run.experiment == experiment]
-        reported = ["—"] * 2 if experiment.reported is None else [f"{100 * share:.0f}" for share in experiment.reported]
+        unknown = experiment.reported is None or runs[0].data.startswith("custom-")  # the reports' are of FER2013
+        reported = ["—"] * 2 if unknown else [f"{100 * share:.0f}" for share in experiment.reported]
         row = {"reported: train": reported[0], "reported: validation": reported[1]}
         for prefix, place in (("last_", "last epoch"), ("", "best epoch")):
             for split in ("train", "validation"):
