@@ -15,7 +15,6 @@ from typing import IO
 
 import numpy as np
 
-from fer_lib.cache import find_cache, read_cache, write_cache
 from fer_lib.dataset import (
     EMOTIONS,
     FINGERPRINTS,
@@ -31,12 +30,13 @@ from fer_lib.dataset import (
     build_dataset,
     split_rows,
 )
-from fer_lib.faces import SCALES, draw_dataset
-from fer_lib.pictures import LAYOUT, list_pictures, read_pictures
-from fer_lib.splitting import USAGE_NAMES, WAYS
-from fer_lib.table import read_table
-from fer_lib.unpacking import DEEPEST, Files, FolderFiles, check_path, resolve, show_name, tell_damage, unpack
-from fer_lib.votes import VOTE_CLASSES, VOTES, load_votes
+from fer_lib.reading.cache import find_cache, read_cache, write_cache
+from fer_lib.reading.faces import SCALES, draw_dataset
+from fer_lib.reading.pictures import LAYOUT, list_pictures, read_pictures
+from fer_lib.reading.splitting import USAGE_NAMES, WAYS
+from fer_lib.reading.table import read_table
+from fer_lib.reading.unpacking import DEEPEST, Files, FolderFiles, check_path, resolve, show_name, tell_damage, unpack
+from fer_lib.reading.votes import VOTE_CLASSES, VOTES, load_votes
 
 __all__ = [  # what the project asks this file for; most of it is made elsewhere
     "EMOTIONS", "PIXELS", "PROJECT", "SIDE", "SPLITS", "USAGES", "VOTES", "VOTE_CLASSES", "DataError", "Dataset",

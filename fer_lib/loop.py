@@ -15,6 +15,7 @@ from fer_lib.dataset import EMOTIONS, Dataset, Split
 from fer_lib.experiment import Experiment
 from fer_lib.hardware import Hardware, choose_hardware
 from fer_lib.preprocess import scale_pixels, share_votes
+from fer_lib.reading.votes import load_votes
 from fer_lib.recipe import (
     Recipe,
     Teachers,
@@ -26,7 +27,6 @@ from fer_lib.recipe import (
     set_learning_rate,
     shrink_images,
 )
-from fer_lib.votes import load_votes
 
 INFERENCE_BATCH = {"cpu": 64}  # images; on a CPU few, so that the activations stay in its cache
 

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from fer_lib.dataset import EMOTIONS, Split
-from fer_lib.votes import VOTE_CLASSES
+from fer_lib.reading.votes import VOTE_CLASSES
 
 
 def scale_pixels(images: torch.Tensor) -> torch.Tensor:

@@ -12,10 +12,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fer_lib import checkpoint, data, hardware, loop, record, storage, verify, votes
+from fer_lib import checkpoint, data, hardware, loop, record, storage, verify
 from fer_lib.data import DataError
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras import photo, search
+from fer_lib.reading import votes
 from fer_lib.storage import RecordError
 from tests.test_data import GOOD, expected_images, pack_tar, pack_zip
 from tests.test_record import forget_digests, write

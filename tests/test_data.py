@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from fer_lib import cache, data, table, unpacking
+from fer_lib import data
 from fer_lib.data import DataError, load_data, load_votes, read_csv
+from fer_lib.reading import cache, table, unpacking
 from tests.conftest import REAL, needs_fer2013
 
 RNG = np.random.default_rng(0)

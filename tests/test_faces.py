@@ -1,6 +1,6 @@
 import numpy as np
 
-from fer_lib.faces import COUNTS, SCALES, draw_dataset
+from fer_lib.reading.faces import COUNTS, SCALES, draw_dataset
 
 
 def test_the_same_seed_draws_the_same_faces_another_draws_others(drawn):

@@ -19,8 +19,8 @@ from fer_lib import data, plots, train
 from fer_lib.data import DataError, load_data
 from fer_lib.dataset import Content
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.faces import draw_faces
-from fer_lib.splitting import complete_splits, name_classes
+from fer_lib.reading.faces import draw_faces
+from fer_lib.reading.splitting import complete_splits, name_classes
 from tests.test_damage import check
 from tests.test_data import FER2013_CSV, GOOD, PIXELS, ROWS, expected_images, pack_tar, pack_zip, save, write_rows
 
@@ -320,7 +320,7 @@ def test_pictures_are_decoded_once(tmp_path, monkeypatch):
     folder = write_pictures(tmp_path / "faces", name_files(["glad", "grim"]))
     first = load(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("fer_lib.pictures._read_face", lambda *args: pytest.fail("decoded again"))
+        patch.setattr("fer_lib.reading.pictures._read_face", lambda *args: pytest.fail("decoded again"))
         assert load(folder).fingerprint == first.fingerprint
     write_pictures(folder, ["glad/7.png"], side=30)
     assert len(load(folder).train) == len(first.train) + 1

@@ -11,7 +11,7 @@ from fer_lib.augment import rotate
 from fer_lib.dataset import PIXELS, SIDE, SPLITS, Dataset, Split
 from fer_lib.models import AttentionCNN
 from fer_lib.preprocess import scale_pixels
-from fer_lib.votes import VOTE_CLASSES, VOTES
+from fer_lib.reading.votes import VOTE_CLASSES, VOTES
 
 
 def tabulate_counts(dataset: Dataset) -> pd.DataFrame:

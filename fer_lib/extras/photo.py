@@ -13,8 +13,8 @@ from torch import nn
 
 from fer_lib.dataset import SIDE
 from fer_lib.extras.explain import calc_saliency
-from fer_lib.faces import draw_faces
 from fer_lib.preprocess import scale_pixels
+from fer_lib.reading.faces import draw_faces
 from fer_lib.recipe import judge_views
 
 LONGEST = 1600

@@ -18,12 +18,12 @@ from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.ensemble import group_candidates, tabulate_pools
 from fer_lib.extras.explore import collect_facts, list_subsets
 from fer_lib.loop import measure_first_gradients
+from fer_lib.reading.votes import load_votes
 from fer_lib.record import Run, read_published_runs
 from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, read_bench
 from fer_lib.report.judge import judge_claims, list_measured, try_method
 from fer_lib.report.template import fill_in
 from fer_lib.statistics import estimate_mean
-from fer_lib.votes import load_votes
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 

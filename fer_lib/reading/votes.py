@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fer_lib.dataset import PROJECT, SPLITS, USAGES, DataError, Dataset
-from fer_lib.unpacking import check_path, resolve, show_name
+from fer_lib.reading.unpacking import check_path, resolve, show_name
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 """What a FER+ tagger could choose (Barsoum et al. 2016, doi:10.1145/2993148.2993165)."""

@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fer_lib.dataset import SIDE, Content, DataError
-from fer_lib.splitting import USAGE_NAMES, complete_splits, encode, name_classes
-from fer_lib.unpacking import Files
+from fer_lib.reading.splitting import USAGE_NAMES, complete_splits, encode, name_classes
+from fer_lib.reading.unpacking import Files
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from fer_lib.dataset import EMOTIONS, FINGERPRINTS, PIXELS, SIDE, USAGES, Content, DataError
-from fer_lib.pictures import fit_face
-from fer_lib.splitting import FEWEST, USAGE_NAMES, complete_splits, encode, name_classes
+from fer_lib.reading.pictures import fit_face
+from fer_lib.reading.splitting import FEWEST, USAGE_NAMES, complete_splits, encode, name_classes
 
 COLUMNS = {  # what each may be called, in small letters
     "emotion": ("emotion", "label", "class"),
