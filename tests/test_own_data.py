@@ -15,7 +15,7 @@ import papermill
 import pytest
 from PIL import Image
 
-from fer_lib import data, plots, train
+from fer_lib import data, plots, record, train
 from fer_lib.data import DataError, load_data
 from fer_lib.dataset import Content
 from fer_lib.experiments import EXPERIMENTS
@@ -401,7 +401,7 @@ def test_an_experiment_trains_on_it_and_its_record_knows_the_classes(own, capsys
     dataset = load(own)
     (run,) = train.get_runs(replace(EXPERIMENTS["a1_baseline"], epochs=1), dataset, [0])
     assert run.logits["test"].shape == (8, 8) and run.classes == dataset.classes and run.data == dataset.name
-    assert train.record.load_model(run)[-1].out_features == 8
+    assert record.load_model(run)[-1].out_features == 8
     figure = plots.plot_confusions([run], [run], dataset.test.labels, "test")
     assert f"On {dataset.name}, which is not FER2013." in figure.get_suptitle()
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == sorted(CK)
