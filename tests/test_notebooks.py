@@ -216,12 +216,20 @@ def test_nbval_on_a_smoke_copy(path, tmp_path):
     run_nbval(copy, "--nbval-lax")
 
 
+def list_changed_files():
+    """What git sees changed, with its content: nothing, in a fresh clone."""
+    commands = (["git", "status", "--porcelain"], ["git", "diff"])
+    return [subprocess.run(command, cwd=PROJECT, capture_output=True).stdout for command in commands]
+
+
 def test_nbval_strictly_on_what_is_published(path):
-    """With default parameters a notebook reads the records back and gives the very outputs that are committed."""
+    """With default parameters a notebook reads the records back, gives the very outputs that are committed, and changes
+    no file."""
     if "data" in papermill.inspect_notebook(path) and not REAL.is_file():
         pytest.skip("needs FER2013: set FER_DATA to its file")
     runs = PROJECT / "reports" / "runs"
-    before = sorted(runs.glob("*/*"))
+    before, changed = sorted(runs.glob("*/*")), list_changed_files()
     sanitize = PROJECT / "tests" / "nbval_sanitize.cfg"
     run_nbval(path, "--nbval", f"--nbval-sanitize-with={sanitize}", FER_RUNS=runs, FER_DATA=REAL)
     assert sorted(runs.glob("*/*")) == before, "it trained"
+    assert list_changed_files() == changed

@@ -8,6 +8,7 @@ from nbclient.exceptions import CellExecutionError
 
 from fer_lib.data import DataError, load_data
 from fer_lib.notebook import ParameterError, check_parameters
+from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,17 @@ def check(given):
 def test_what_cannot_be_used_is_refused_with_what_to_write_instead(given, message):
     with pytest.raises(ParameterError, match=f"^parameter .*{message}"):
         check(given)
+
+
+def test_a_whole_profile_is_taken_by_a_notebook_that_lacks_parts_of_it_and_nothing_else_is():
+    profile = yaml.safe_load((PROJECT / "params" / "quick.yaml").read_text())
+    given = "\n".join(f"{name} = {value!r}" for name, value in profile.items())
+    assert "show_faces" in given and "show_faces" not in CELL
+    check(given)
+    with pytest.raises(ParameterError, match="no parameter 'epoch' here"):
+        check(given + "\nepoch = 3")
+    with pytest.raises(ParameterError, match="no parameter 'show_faces' here"):
+        check("show_faces = True")
 
 
 def test_a_parameter_edited_by_hand_is_refused_too():
