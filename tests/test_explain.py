@@ -36,7 +36,7 @@ def test_saliency_marks_what_the_network_looks_at_and_nothing_else(faces):
     start = faces.images.mean(0)[36:42, 18:24].mean()
     expected = 10 * np.abs(faces.images[:, 36:42, 18:24].mean((1, 2)) - start) / 255
     np.testing.assert_allclose(inside, expected, rtol=1e-3)
-    mean = calc_mean_saliency(saliency, faces.labels)
+    mean = calc_mean_saliency(saliency, faces)
     assert mean[3].sum() == pytest.approx(1) and np.isnan(mean[0]).all()
 
 

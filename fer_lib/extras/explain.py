@@ -6,7 +6,7 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import nn
 
-from fer_lib.dataset import EMOTIONS, SIDE, Split
+from fer_lib.dataset import SIDE, Split
 from fer_lib.hardware import choose_hardware
 from fer_lib.preprocess import scale_pixels
 
@@ -36,13 +36,14 @@ def calc_saliency(
     return torch.cat(maps).numpy() if maps else np.zeros(images.shape, np.float32)
 
 
-def calc_mean_saliency(saliency: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean map of each class's images, each map's own sum brought to 1 first: float (7, 48, 48);
+def calc_mean_saliency(saliency: np.ndarray, split: Split) -> np.ndarray:
+    """The mean map of each class's images, each map's own sum brought to 1 first: float (classes, 48, 48);
     NaN for a class without images."""
     shares = saliency / saliency.sum((1, 2), keepdims=True)
-    total = np.stack([shares[labels == label].sum(0) for label in range(len(EMOTIONS))])
+    counts = np.bincount(split.labels, minlength=len(split.classes))
+    total = np.stack([shares[split.labels == label].sum(0) for label in range(len(counts))])
     with np.errstate(invalid="ignore"):
-        return total / np.bincount(labels, minlength=len(EMOTIONS))[:, None, None]
+        return total / counts[:, None, None]
 
 
 def measure_masking(model: nn.Module, split: Split, saliency: np.ndarray, seed: int = 0) -> pd.DataFrame:
