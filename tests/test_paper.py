@@ -55,6 +55,12 @@ def test_minus_signs_are_true_ones_and_identifiers_are_left_alone(tmp_path, monk
     assert template.fill_in(text, tmp_path) == "−1.5 to −0.2, A-C1, doi:10.1007/978-3-642-42051-1_16, 0-1\n"
 
 
+def test_it_is_read_in_ten_minutes(published):
+    """At most 2,500 words of text, without tables, captions, references and numbers."""
+    text = re.sub(r"^(\|.*|!\[.*|Table \d+\..*)$", "", published[0].split("## References")[0], flags=re.M)
+    assert len(re.findall(r"\S*[A-Za-z]\S*", text)) <= 2500
+
+
 def test_every_figure_is_drawn_and_every_reference_cited(published):
     text, folder = published
     figures = re.findall(r"!\[[^\]]+\]\((\S+)\)", text)

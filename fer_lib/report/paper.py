@@ -26,6 +26,8 @@ def make_pdf(text: str, folder: Path, target: Path) -> None:
         "```{=typst}\n#show figure: set figure(placement: none)\n```\n\n"  # the end is tables, each under its heading
     )
     text = text.replace("## Reproducibility checklist", f"{whole}## Reproducibility checklist", 1)
+    fresh = "```{=typst}\n#pagebreak(weak: true)\n```\n\n"
+    text = text.replace("## Appendix: every experiment", f"{fresh}## Appendix: every experiment", 1)
     options = [f"--template={REPORTS / 'paper.typ'}", "--shift-heading-level-by=-1", "--columns=400"]
     pypandoc.convert_text(text, "typst", "markdown-citations", extra_args=options, outputfile=str(source))
     # With tags, where a page ends can be an "internal error" (github.com/typst/typst/issues/8487); the site has them.
