@@ -27,9 +27,11 @@ RUNS = expand(
     data=DATA,
     seed=SEEDS,
 )
+RECORDED = [path for path in RUNS if Path(path).exists() and DATA == "fer2013"]  # what the report is made from
 
 
-localrules:  # with a cluster's profile the machine that `make` is called on does these itself
+localrules:  # only trainings are worth a cluster's queue
+    notebook,
     site,
     paper,
     results,
@@ -73,7 +75,7 @@ rule paper:
         "reports/published.csv",
         "reports/confusions.json",
         "reports/facts.json",
-        [path for path in RUNS if Path(path).exists()],
+        RECORDED,
     output:
         "reports/report.pdf",
         "reports/paper/index.md",
@@ -99,7 +101,7 @@ def choose_parameters(wildcards):
 rule notebook:
     input:
         "notebooks/{name}.ipynb",
-        [path for path in RUNS if Path(path).exists()],
+        RECORDED,
     output:
         "reports/notebooks/{name}.ipynb",
     log:
@@ -165,7 +167,7 @@ rule full:
 
 rule results:
     input:
-        [path for path in RUNS if Path(path).exists()],
+        RECORDED,
     output:
         "reports/results.csv",
     message:
