@@ -9,6 +9,8 @@
 # make crash    kill trainings at random moments, and see whether they end with the same numbers
 # make lock     compile requirements.txt anew from pyproject.toml
 #
+# PROFILE=slurm, with full or search, hands the trainings to a cluster (profiles/slurm/, INSTALL.md).
+#
 # FER_DATA=/path/to/icml_face_data.csv.zip names FER2013; without it, data/ is searched, and
 # without a file there the drawn faces stand in.
 
@@ -16,7 +18,8 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
-SNAKEMAKE = python -m fer_lib.extras.workflow --rerun-triggers mtime params --show-failed-logs --cores $(CORES)
+WHERE = $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES))
+SNAKEMAKE = python -m fer_lib.extras.workflow --rerun-triggers mtime params --show-failed-logs $(WHERE)
 
 .PHONY: report site full search publish results bench check test crash lock
 
@@ -53,6 +56,7 @@ crash: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and \
 	$(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" % sys.version_info[:2])'
 	@[ -f $@ ] || rm -rf .venv
+	@echo "Setting up .venv: on Linux 3.5 GB are fetched, most of it CUDA, and 7 GB taken on disk; some minutes"
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -3,10 +3,12 @@
     snakemake -c2 site      the report: read recorded runs back, execute the notebooks, build the site
     snakemake -c2 full      first train every published run that is not on record
     snakemake -c2 search    train every trial of report B's searches that is not on record
+    snakemake -c2 runs      the runs alone; --config narrows them: experiments, seeds, data=drawn-few
     snakemake -c1 publish   execute notebooks/ in place, with their defaults, on FER2013
 """
 
 import json
+import sys
 from pathlib import Path
 
 import yaml
@@ -18,7 +20,28 @@ from fer_lib.extras.search import list_families, name_trial, read_grid
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 QUICK = find_data() is None  # no FER2013: a profile on the drawn faces
 SEEDS = config.get("seeds", [0, 1, 2])
-RUNS = expand("reports/runs/{experiment}/fer2013-seed{seed}/run.json", experiment=EXPERIMENTS, seed=SEEDS)
+DATA = config.get("data", "fer2013")  # the name that its runs are recorded under: drawn or drawn-few to try things
+RUNS = expand(
+    "reports/runs/{experiment}/{data}-seed{seed}/run.json",
+    experiment=config.get("experiments", EXPERIMENTS),
+    data=DATA,
+    seed=SEEDS,
+)
+RECORDED = [path for path in RUNS if Path(path).exists() and DATA == "fer2013"]  # what the report is made from
+
+
+localrules:  # only trainings are worth a cluster's queue
+    notebook,
+    site,
+    paper,
+    results,
+    publish,
+
+
+onstart:
+    if QUICK and DATA == "fer2013":
+        print("FER2013 is not at hand (FER_DATA names it): the notebooks show drawn faces", file=sys.stderr)
+
 
 
 rule site:
@@ -34,8 +57,10 @@ rule site:
         "reports/model_card.md",
     output:
         "reports/site/index.html",
+    message:
+        "building the site"
     shell:
-        "echo 'building the site' && rm -rf reports/site"
+        "rm -rf reports/site"
         " && sphinx-build -q -E -d .snakemake/doctrees reports reports/site && rm -r reports/jupyter_execute"
 
 
@@ -50,14 +75,16 @@ rule paper:
         "reports/published.csv",
         "reports/confusions.json",
         "reports/facts.json",
-        [path for path in RUNS if Path(path).exists()],
+        RECORDED,
     output:
         "reports/report.pdf",
         "reports/paper/index.md",
         "reports/paper/ladder.json",  # what the site says of the figure; the others' lie beside it
         "reports/model_card.md",
+    message:
+        "typesetting reports/report.pdf"
     shell:
-        "echo 'typesetting reports/report.pdf' && python -m fer_lib.report.paper"
+        "python -m fer_lib.report.paper"
 
 
 def choose_parameters(wildcards):
@@ -74,7 +101,7 @@ def choose_parameters(wildcards):
 rule notebook:
     input:
         "notebooks/{name}.ipynb",
-        [path for path in RUNS if Path(path).exists()],
+        RECORDED,
     output:
         "reports/notebooks/{name}.ipynb",
     log:
@@ -82,8 +109,9 @@ rule notebook:
     params:
         quick=choose_parameters,
     retries: 2  # kernels that start at once can race for a port
+    message:
+        "executing {input[0]}"
     shell:
-        "echo 'executing {input[0]}' && "
         "OMP_NUM_THREADS={threads} papermill {input[0]} {output} --no-progress-bar -y {params.quick:q} > {log} 2>&1"
 
 
@@ -91,15 +119,23 @@ rule run:
     input:  # a network that learns from others comes after them, but is not trained anew for their files' times
         lambda wildcards: ancient(
             expand(
-                "reports/runs/{teacher}/fer2013-seed{seed}/run.json",
+                "reports/runs/{teacher}/{data}-seed{seed}/run.json",
                 teacher=EXPERIMENTS[wildcards.experiment].teachers,
+                data=wildcards.data,
                 seed=SEEDS,
             )
         ),
     output:
-        update("reports/runs/{experiment}/fer2013-seed{seed}/run.json"),  # else Snakemake deletes it before the job
+        update("reports/runs/{experiment}/{data}-seed{seed}/run.json"),  # else Snakemake deletes it before the job
+    wildcard_constraints:
+        seed=r"\d+",
+    params:
+        data=lambda wildcards: "auto" if wildcards.data == "fer2013" else wildcards.data,
+    message:
+        "training {wildcards.experiment}, seed {wildcards.seed}"
     shell:
         "OMP_NUM_THREADS={threads} python -m fer_lib.train {wildcards.experiment} --seed {wildcards.seed}"
+        " --data {params.data}"
 
 
 rule trial:
@@ -107,6 +143,8 @@ rule trial:
         update("reports/sweeps/{family}/fer2013/{trial}.json"),
     params:
         trial=lambda wildcards: " ".join(f"--{pair}" for pair in wildcards.trial.split(",")),
+    message:
+        "trying {wildcards.family} with {wildcards.trial}"
     shell:
         "OMP_NUM_THREADS={threads} python -m fer_lib.extras.search {wildcards.family} {params.trial}"
 
@@ -114,6 +152,11 @@ rule trial:
 rule search:
     input:
         [f"reports/sweeps/{family}/fer2013/{name_trial(trial)}.json" for family in list_families() for trial in read_grid(family)],
+
+
+rule runs:
+    input:
+        RUNS,
 
 
 rule full:
@@ -124,14 +167,18 @@ rule full:
 
 rule results:
     input:
-        [path for path in RUNS if Path(path).exists()],
+        RECORDED,
     output:
         "reports/results.csv",
+    message:
+        "writing the tables, the PDF and the README's summary from the records"
     shell:
         "python -m fer_lib.report.publish && python -m fer_lib.report.paper"
 
 
 rule publish:
+    message:
+        "executing notebooks/ in place"
     shell:
         "jupyter nbconvert --log-level WARN --to notebook --execute --inplace"
         " --ExecutePreprocessor.record_timing=False notebooks/*.ipynb"

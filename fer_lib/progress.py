@@ -1,32 +1,51 @@
-"""A progress bar, in a terminal and in a notebook."""
+"""How far a training is: a bar on a terminal or in a notebook, else a line a minute."""
 
+import contextlib
 import io
+import os
 import sys
+import time
 
 from tqdm import tqdm
 
 from fer_lib.dataset import Dataset
 from fer_lib.experiment import Experiment
 
+LINE = 60  # seconds between lines
+TEXT = "{n:.1f} of {total:.0f} epochs, {elapsed} gone, {remaining} left at most"
+
 
 def make_progress_bar(experiment: Experiment, dataset: Dataset, seed: int, epochs_done: int, images: int) -> tqdm:
-    """A bar on a terminal or in a notebook; none where the output goes to a file."""
+    """A bar on a terminal or in a notebook; where the output goes to a file, a line a minute."""
     batches = -(-images // experiment.batch_size)
     notebook = hasattr(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)(), "kernel")
-    return (NotebookBar if notebook else tqdm)(
+    kind = NotebookBar if notebook else tqdm if sys.stderr.isatty() else Lines
+    return kind(
         desc=f"{experiment.name} {dataset.name} seed {seed}",
         total=batches * experiment.epochs,
         initial=batches * epochs_done,
-        unit=" batches",
-        mininterval=0.5,
+        unit_scale=1 / batches,
+        bar_format="{desc} {bar:20} " + TEXT if kind is tqdm else "{desc}: " + TEXT,
+        mininterval=LINE if kind is Lines else 0.5,
+        delay=LINE if kind is Lines else 0,
         leave=False,
-        disable=not (notebook or sys.stderr.isatty()),
         file=io.StringIO() if notebook else None,
     )
 
 
+class Lines(tqdm):
+    """A line a minute: what is written over itself on a terminal would be unreadable in a file."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if msg is None:
+            print(self, file=sys.stderr, flush=True)
+
+
 class NotebookBar(tqdm):
-    """A bar that is one output of a notebook, replaced as it moves: written out, every move would be an output."""
+    """A bar that is one output of a notebook, replaced as it moves: written out, every move would be an output.
+
+    Under papermill or nbconvert nobody sees it before the end: the terminal they were called from gets a line a minute.
+    """
 
     handle = None
 
@@ -35,6 +54,16 @@ class NotebookBar(tqdm):
 
         text = {"text/plain": str(self) if msg is None else msg}
         if self.handle is None:
-            self.handle = display(text, raw=True, display_id=True)
+            self.handle, self.told = display(text, raw=True, display_id=True), time.monotonic()
         else:
             self.handle.update(text, raw=True)
+        if msg is None and time.monotonic() >= self.told + LINE:
+            self.told = time.monotonic()
+            _tell_terminal(str(self))
+
+
+def _tell_terminal(text: str) -> None:
+    """Write a line to the terminal that the kernel was started from, if it was, over papermill's own bar."""
+    with contextlib.suppress(OSError):  # a kernel's stderr has a number only where it stands for a real file
+        if os.isatty(number := sys.stderr.fileno()):
+            os.write(number, f"\r\x1b[K{text}\n".encode())

@@ -100,7 +100,7 @@ def read_run(experiment: Experiment, dataset: Dataset, seed: int) -> Run | None:
 
     Raises RecordError if it is damaged, its accuracies compared with those of its logits."""
     folder = find_folder(experiment, dataset.name, seed)
-    if not folder.exists():
+    if not _holds_record(folder):
         return None
     record = _read_record(folder)
     if record["data"]["fingerprint"] != dataset.fingerprint or not experiment.matches(record["config"]):
@@ -108,6 +108,11 @@ def read_run(experiment: Experiment, dataset: Dataset, seed: int) -> Run | None:
     run = _open_run(folder, experiment, record)
     check_accuracies(run.folder, run.results, run.logits, dataset)
     return run
+
+
+def _holds_record(folder: Path) -> bool:
+    """Whether anything is in a run's folder: Snakemake makes an empty one before the run is trained."""
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def read_published_runs(data: str = "fer2013", names: Iterable[str] = EXPERIMENTS) -> list[Run]:
@@ -274,5 +279,5 @@ def read_first_gradients() -> pd.DataFrame:
 def refuse_to_replace(experiment: Experiment, data: str, seed: int) -> None:
     """Raise RecordError if a published record is there that `read_run` does not take: only retrain replaces it."""
     folder = find_folder(experiment, data, seed)
-    if data == "fer2013" and experiment == EXPERIMENTS.get(experiment.name) and folder.exists():
+    if data == "fer2013" and experiment == EXPERIMENTS.get(experiment.name) and _holds_record(folder):
         raise RecordError(folder, "the record is of another config or of other data than is asked for")

@@ -24,6 +24,8 @@ def test_the_benchmark_runs_without_fer2013_and_says_what_it_left_out(tmp_path, 
         ["layers,", "A1"], ["layers,", "S14"]]  # fmt: skip
     for row in record["rows"]:
         assert row["ours"] > 0 and row["usual"] > 0 and row["what"] in printed
+    assert printed.count("timing ") == len(record["rows"]) + 1  # and the peak
+    assert "commit it, or git restore" in printed.splitlines()[-1]
     assert 0 < record["strong"]["share_of_peak"] < 1
     assert (
         "TFLOP/s of a product of large matrices" in printed and "reading was not timed: that needs FER2013" in printed

@@ -17,7 +17,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from fer_lib import checkpoint, data, hardware, loop, record, storage, train
+from fer_lib import checkpoint, data, hardware, loop, progress, record, storage, train
 from fer_lib.augment import Augmentation
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.loop import find_best, is_finished
@@ -485,6 +485,42 @@ def test_in_a_notebook_the_progress_bar_is_one_output_however_often_it_moves(tmp
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(textwrap.dedent(code))])
     NotebookClient(notebook, kernel_name="python3").execute()
     assert len(notebook.cells[0].outputs) == 1
+
+
+def test_in_a_file_training_says_how_far_it_is(small, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE", 0.01)
+    with progress.make_progress_bar(EXPERIMENTS["a1_baseline"], small, 3, 0, 640) as bar:
+        for _ in range(50):
+            time.sleep(0.01)
+            bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    pattern = rf"a1_baseline {small.name} seed 3: \d+\.\d of 30 epochs, 00:0\d gone, \d\d:\d\d left at most"
+    assert len(lines) > 2 and all(re.fullmatch(pattern, line) for line in lines)
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals")
+def test_while_papermill_trains_its_terminal_says_how_far_it_is(tmp_path):
+    """And the notebook keeps nothing of it."""
+    code = """
+        import time
+        from fer_lib import progress
+        from fer_lib.data import load_data
+        from fer_lib.experiments import EXPERIMENTS
+        progress.LINE = 0.1
+        with progress.make_progress_bar(EXPERIMENTS["a1_baseline"], load_data("drawn-few"), 0, 0, 640) as bar:
+            for _ in range(30):
+                time.sleep(0.1)
+                bar.update()
+    """
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(textwrap.dedent(code))])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    reader, terminal = os.openpty()
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", tmp_path / "in.ipynb", tmp_path / "out.ipynb"]
+    subprocess.run(command, stderr=terminal, check=True)
+    assert "a1_baseline drawn-few seed 0: " in os.read(reader, 100_000).decode()
+    (output,) = nbformat.read(tmp_path / "out.ipynb", 4).cells[0].outputs
+    assert output.output_type == "display_data"
 
 
 def test_the_first_gradients_are_those_of_the_untrained_network(small):

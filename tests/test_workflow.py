@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from fer_lib.extras.workflow import tell_steps
 from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.slow
@@ -16,11 +17,18 @@ pytestmark = pytest.mark.slow
 SNAKEFILE = """
 rule slow:
     output: update("slow.txt")
+    message: "being slow"
     shell: "touch begun; [ -e quick ] || sleep 60; echo made >> {output}"
 rule failing:
     output: "failing.txt"
     log: "failing.log"
     shell: "echo the reason > {log}; exit 1"
+rule piece:
+    output: "{name}.piece"
+    message: "making {wildcards.name}"
+    shell: "touch {output}"
+rule search:
+    input: "a.piece", "b.piece", "c.piece"
 """
 
 
@@ -61,7 +69,7 @@ def test_after_a_kill_the_same_command_goes_on(start, tmp_path, sent):
     process = start("slow.txt")
     out, error = process.communicate(timeout=120)
     assert process.returncode == 0 and (tmp_path / "slow.txt").read_text() == "made\n", error
-    assert error == ""
+    assert error == "to do: 1 × slow\n[1/1] being slow\n"
 
 
 def test_a_second_make_waits_for_the_first_and_says_so(start, tmp_path):
@@ -73,6 +81,84 @@ def test_a_second_make_waits_for_the_first_and_says_so(start, tmp_path):
     (tmp_path / "quick").touch()
     second.communicate(timeout=120)
     assert second.returncode == 0 and (tmp_path / "slow.txt").exists()
+
+
+def test_each_step_is_told_with_the_time_left(start):
+    process = start("search")
+    _, error = process.communicate(timeout=120)
+    todo, first, *others = error.splitlines()
+    assert todo == "to do: 3 × piece" and re.fullmatch(r"\[1/3\] making \w", first), error
+    for place, line in enumerate(others, start=2):
+        assert re.fullmatch(rf"\[{place}/3\] making \w \(0:\d\d gone, about 0:\d\d left\)", line)
+    assert len(others) == 2
+
+
+def test_where_nothing_is_to_do_it_is_said_what_is_on_record(start, tmp_path):
+    trials = tmp_path / "reports" / "sweeps" / "family" / "fer2013"
+    trials.mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.piece").touch()
+        (trials / f"{name}.json").touch()
+    _, error = start("search").communicate(timeout=120)
+    assert error == "nothing to do: 3 trials are on record\n"
+    (tmp_path / "slow.txt").touch()
+    _, error = start("slow.txt").communicate(timeout=120)
+    assert error == "nothing to do: all is up to date\n"
+
+
+def test_on_a_cluster_a_step_is_told_when_it_is_done_and_a_failed_log_as_it_is():
+    ruler = "=" * 80
+    lines = f"""Job stats:
+job      count
+-----  -------
+run          2
+full         1
+total        3
+
+Job 1: training one
+Job 1 has been submitted with SLURM jobid 7 (log: 7.log).
+Job 2: training two
+Error in rule run:
+    jobid: 2
+Logfile 8.log:
+{ruler}
+Job 0: training two
+Nothing to be done
+{ruler}
+Trying to restart job 2.
+Job 2: training two
+[Thu Nov 26 13:47:27 2026]
+Finished jobid: 1 (Rule: run)
+1 of 3 steps (33%) done
+"""
+    told = "".join(tell_steps(lines.splitlines(keepends=True), "full"))
+    assert (
+        told
+        == f"""to do: 2 × run
+[1/2] training one
+[2/2] training two
+Error in rule run:
+    jobid: 2
+Logfile 8.log:
+{ruler}
+Job 0: training two
+Nothing to be done
+{ruler}
+Trying to restart job 2.
+[2/2] training two
+1 of 2 done: training one (0:00 gone, about 0:00 left)
+"""
+    )
+
+
+def test_snakemake_trains_a_run_that_is_not_on_record(tmp_path):
+    """It makes the run's folder before: an empty one is no damaged record."""
+    command = ["snakemake", "--cores", "1", "--nolock", "--snakefile", PROJECT / "Snakefile", "--directory", tmp_path]
+    command += ["--config", "data=drawn-few", "experiments=[b1_two_layer]", "seeds=[4]", "--", "runs"]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "FER_RUNS": str(tmp_path / "reports" / "runs")}
+    done = subprocess.run(command, text=True, capture_output=True, env=environment | {"WANDB_MODE": "disabled"})
+    record = tmp_path / "reports" / "runs" / "b1_two_layer" / "drawn-few-seed4" / "run.json"
+    assert done.returncode == 0 and record.exists(), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def time_in_turn(*actions: Callable[[], object]) -> list[float]:
 
 def bench_reading(path: Path) -> list[dict]:
     """From the zipped file to arrays, and from the cache; against torchvision's reader, once for each split."""
+    _tell("reading the zipped CSV, and from the cache")
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "fer2013"
         folder.mkdir()
@@ -97,6 +98,7 @@ class PlainFaces(TorchDataset):
 
 def bench_training(split: Split, experiment: Experiment) -> dict:
     """An epoch of a network with report B's augmentation: `train_one_epoch` against a plain loop in float32."""
+    _tell(f"training {experiment.step}")
     hardware = choose_hardware()
     images, targets = hardware.put(split.images), one_hot(split).to(hardware.device)
 
@@ -120,6 +122,7 @@ def bench_training(split: Split, experiment: Experiment) -> dict:
 
 def bench_layers(split: Split, experiment: Experiment) -> dict:
     """The same epoch with the faster layers that `Hardware.place` puts in, and with torch's own."""
+    _tell(f"the layers of {experiment.step}")
     hardware = choose_hardware()
     images, targets = hardware.put(split.images), one_hot(split).to(hardware.device)
 
@@ -138,6 +141,7 @@ def bench_layers(split: Split, experiment: Experiment) -> dict:
 
 def bench_inference(split: Split, experiment: Experiment) -> dict:
     """The logits of a split: `predict_logits` against a plain loop."""
+    _tell(f"judging with {experiment.step}")
     hardware = choose_hardware()
     model = hardware.place(experiment.build_model())
     plain_model = experiment.build_model().to(hardware.device).eval()
@@ -154,6 +158,7 @@ def bench_inference(split: Split, experiment: Experiment) -> dict:
 
 def measure_peak(side: int = 4096) -> float:
     """TFLOP/s of the product of two matrices of this size, in the precision that training uses."""
+    _tell("products of large matrices")
     hardware = choose_hardware()
     left, right = torch.randn(2, side, side, device=hardware.device).to(hardware.precision)
 
@@ -174,6 +179,10 @@ def share_peak(row: dict, experiment: Experiment, peak: float) -> dict:
         "peak_tflops": round(peak, 3),
         "share_of_peak": round(row["ours"] * work / peak / 1e12, 3),
     }
+
+
+def _tell(what: str) -> None:
+    print(f"timing {what}: {REPEATS} rounds", flush=True)
 
 
 def _row(what: str, ours: float, usual: float, ratio: float, against: str) -> dict:
@@ -222,6 +231,7 @@ def main() -> None:
     )
     if not reads_zip:
         print("reading was not timed: that needs FER2013's icml_face_data.csv, zipped, in FER_DATA")
+    print("reports/bench.json, which is tracked, has these numbers now: commit it, or git restore reports/bench.json")
 
 
 if __name__ == "__main__":

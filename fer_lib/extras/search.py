@@ -1,6 +1,6 @@
 """One trial of the search that a family of report B is given, as `wandb agent` and `make search` call it:
 
-    python -m fer_lib.search b1_two_layer --learning_rate 0.001 --drop_threshold 0.25 --kernels 32-64 --epochs 4
+    python -m fer_lib.extras.search b1_two_layer --learning_rate 0.001 --drop_threshold 0.25 --kernels 32-64 --epochs 4
 
 The grid is in sweeps/<family>.yaml, a sweep definition of W&B's. A trial trains the family's
 experiment with other hyperparameters, for a few epochs and with one seed; it never touches the test

@@ -2,21 +2,27 @@
 
 After a kill, at whatever moment, the same command goes on: the system lets go of this lock with the last process that
 holds it, where Snakemake's own would stay. A second one waits for the first. What fails is told in Snakemake's words;
-what only says that it is at work is left out.
+of what is done there is a line for each step, with the time gone and about the time left.
 """
 
 import fcntl
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 CHATTER = re.compile(
-    r"Assuming unrestricted|Building DAG|Using shell|Select jobs|Execute \d|Complete log|Elapsed time|Nothing to be|"
-    r"\[\w{3} \w{3} |\s*$"
+    r"Assuming unrestricted|Building DAG|Using shell|Select jobs|Execute \d|Complete log|Elapsed time|"
+    r"Provided [\w ]+:|Rules claiming|SLURM run ID|\d+ of \d+ steps|Using workflow specific profile|\[\w{3} \w{3} |\s*$"
 )
-OPTIONS = ["--nolock", "--rerun-incomplete", "--quiet", "host", "progress", "reason"]
+OPTIONS = ["--nolock", "--rerun-incomplete", "--quiet", "host", "reason"]
+GATHERING = {"full", "runs", "search"}  # targets that are no step themselves
+RECORDS = {
+    "full": ("runs", "reports/runs/*/fer2013-seed*/run.json"),
+    "search": ("trials", "reports/sweeps/*/fer2013/*.json"),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -31,18 +37,90 @@ def main(arguments: list[str]) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
         command = ["snakemake", *OPTIONS, *arguments]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, pass_fds=[lock.fileno()]) as process:
-            for line in _drop_chatter(process.stderr):
+            for line in tell_steps(process.stderr, arguments[-1]):
                 print(line, end="", file=sys.stderr)
     return process.returncode
 
 
-def _drop_chatter(lines: Iterable[str]) -> Iterator[str]:
-    """What of Snakemake's lines a reader needs: neither these, nor the blocks that announce a job."""
-    announcing = False
-    for line in lines:
-        announcing = bool(re.match(r"(local)?rule \w+:$", line)) or (announcing and line.startswith("    "))
-        if not announcing and not CHATTER.match(line):
+def tell_steps(lines: Iterable[str], target: str) -> Iterator[str]:
+    """What of Snakemake's lines a reader needs, and a line for each step, see `Steps`."""
+    steps = Steps()
+    for block, line in _name_blocks(lines):
+        if block == "table":
+            yield from steps.plan(line)
+        elif block == "log":
             yield line
+        elif match := re.match(r"Job (\d+): (.*)", line):
+            yield steps.begin(*match.groups())
+        elif match := re.match(r"Finished jobid: (\d+)", line):
+            yield from steps.finish(match[1])
+        elif re.match(r"Job \d+ has been submitted", line):
+            steps.remote = True
+        elif line.startswith("Nothing to be done"):
+            yield _tell_nothing_to_do(target)
+        elif block != "rule" and not CHATTER.match(line):
+            yield line
+
+
+def _name_blocks(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each line with what it belongs to: the "table" of what is to do, a "rule" that is announced, a failed job's
+    "log", or nothing."""
+    block = ""
+    for line in lines:
+        if block == "log" or line.startswith("=" * 80):
+            yield "log", line
+            block = "" if block == "log" and line.startswith("=" * 80) else "log"
+            continue
+        if line.startswith("Job stats:"):
+            block = "table"
+        elif re.match(r"(local)?rule \w+:$", line):
+            block = "rule"
+        elif (block == "table" and not line.strip()) or (block == "rule" and not line.startswith("    ")):
+            block = ""
+        yield block, line
+
+
+class Steps:
+    """What Snakemake does, told as "[3/22] executing ... (0:50 gone, about 5:20 left)" when a step begins.
+
+    A cluster is handed all steps at once: there, each is told again when it is done, and the times then."""
+
+    def __init__(self):
+        self.start, self.todo, self.begun, self.done, self.remote = time.monotonic(), {}, {}, 0, False
+
+    def plan(self, line: str) -> Iterator[str]:
+        """Take a line of the table in; the last one tells what is to do."""
+        if count := re.match(r"(\w+) +(\d+)$", line):
+            if count[1] == "total":
+                yield f"to do: {', '.join(f'{number} × {rule}' for rule, number in self.todo.items())}\n"
+            elif count[1] not in GATHERING:
+                self.todo[count[1]] = int(count[2])
+
+    def begin(self, number: str, what: str) -> str:
+        """number: Snakemake's, the same when a job is tried again."""
+        self.begun.setdefault(number, what)
+        place = list(self.begun).index(number) + 1
+        return f"[{place}/{sum(self.todo.values())}] {what}{'' if self.remote else self._tell_times()}\n"
+
+    def finish(self, number: str) -> Iterator[str]:
+        self.done += number in self.begun
+        if self.remote and number in self.begun:
+            yield f"{self.done} of {sum(self.todo.values())} done: {self.begun[number]}{self._tell_times()}\n"
+
+    def _tell_times(self) -> str:
+        if not self.done:
+            return ""
+        gone = time.monotonic() - self.start
+        left = gone / self.done * (sum(self.todo.values()) - self.done)
+        gone, left = (f"{int(seconds) // 60}:{int(seconds) % 60:02}" for seconds in (gone, left))
+        return f" ({gone} gone, about {left} left)"
+
+
+def _tell_nothing_to_do(target: str) -> str:
+    if target not in RECORDS:
+        return "nothing to do: all is up to date\n"
+    what, pattern = RECORDS[target]
+    return f"nothing to do: {len(list(Path().glob(pattern)))} {what} are on record\n"
 
 
 if __name__ == "__main__":
