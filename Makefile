@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
 SNAKEMAKE = python -m fer_lib.extras.workflow --rerun-triggers mtime params --show-failed-logs --cores $(CORES)
 
-.PHONY: report site full search publish results bench check test crash lock
+.PHONY: report site full search publish results onnx bench check test crash lock
 
 report site: .venv/ready
 	@$(SNAKEMAKE) site
@@ -33,6 +33,9 @@ search: .venv/ready
 
 publish results: .venv/ready
 	@$(SNAKEMAKE) $@ --force
+
+onnx: .venv/ready
+	@python -m fer_lib.extras.onnx
 
 bench: .venv/ready
 	@python -m fer_lib.extras.bench
