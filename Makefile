@@ -21,7 +21,7 @@ export PYTHONWARNINGS := ignore::DeprecationWarning
 WHERE = $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES))
 SNAKEMAKE = python -m fer_lib.extras.workflow --rerun-triggers mtime params --show-failed-logs $(WHERE)
 
-.PHONY: report site full search publish results bench check test crash lock
+.PHONY: report site full search publish results onnx bench check test crash lock
 
 report site: .venv/ready
 	@$(SNAKEMAKE) site
@@ -36,6 +36,9 @@ search: .venv/ready
 
 publish results: .venv/ready
 	@$(SNAKEMAKE) $@ --force
+
+onnx: .venv/ready
+	@python -m fer_lib.extras.onnx
 
 bench: .venv/ready
 	@python -m fer_lib.extras.bench

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,12 @@ from fer_lib.extras.photo import (
     draw_picture,
     explain_faces,
     find_faces,
+    frame_faces,
     predict_faces,
     read_picture,
 )
 from fer_lib.models import BaselineModel
+from fer_lib.reading.faces import draw_faces
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,20 @@ def test_a_picture_without_a_face_has_none():
     assert boxes.shape == (0, 4) and cut_faces(np.zeros((300, 400), np.uint8), boxes).shape == (0, 48, 48)
 
 
+def test_where_no_face_is_found_or_all_is_asked_for_the_middle_of_the_picture_is_taken(picture):
+    boxes, found = frame_faces(np.full((300, 400), 128, np.uint8))
+    assert boxes.tolist() == [[50, 0, 300, 300]] and not found
+    boxes, found = frame_faces(picture, whole=True)
+    assert boxes.tolist() == [[240, 0, 300, 300]] and not found
+    assert frame_faces(picture)[1]
+
+
+def test_a_picture_that_is_a_face_is_cut_to_most_of_itself():
+    for face in draw_faces(np.arange(7), np.random.default_rng(0)):
+        ((left, top, width, height),), _ = frame_faces(face)
+        assert width == height >= 32 and left + width <= 48 and top + height <= 48
+
+
 def test_a_cut_face_is_what_lies_in_the_box(picture):
     (face,) = cut_faces(picture, np.array([[60, 60, 180, 180]]))
     whole = np.asarray(Image.fromarray(picture[60:240, 60:240]).resize((48, 48), Image.Resampling.BOX))
@@ -52,7 +70,7 @@ def test_a_cut_face_is_what_lies_in_the_box(picture):
     assert small.shape == (48, 48)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.bmp"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.heic"])
 def test_every_usual_format_gives_the_same_picture(save, picture, name):
     read = read_picture(save(name))
     assert read.dtype == np.uint8 and read.shape == picture.shape
@@ -171,7 +189,7 @@ def test_faces_are_told_and_drawn_however_many(picture, count):
     boxes = find_faces(picture)[:count]
     faces, answers = cut_faces(picture, boxes), np.full((count, 7), 1 / 7)
     answers[:, 3] += 0.1
-    told = describe_faces(boxes)
+    told = describe_faces(boxes, found=count > 0)
     assert ("No face was found" in told) == (count == 0) and ("3 faces" in told) == (count == 3)
     figure = plots.plot_answers(picture, boxes, faces, answers, np.ones((count, 48, 48)))
     title = figure.get_suptitle()
@@ -185,3 +203,54 @@ def test_of_a_crowd_the_title_says_how_many_are_called_what(picture):
     boxes = np.tile([0, 0, 60, 60], (6, 1))
     figure = plots.plot_answers(picture, boxes, cut_faces(picture, boxes), answers, np.ones((6, 48, 48)))
     assert figure.get_suptitle() == "Of 6 faces it would call 3 Happy, 2 Neutral and 1 Angry"
+
+
+@pytest.fixture
+def album(save, tmp_path, monkeypatch):
+    """A picture with three faces, and a folder with one that is a face, one without any and one that is damaged."""
+    monkeypatch.delenv("FER_RUNS", raising=False)  # the published network answers
+    (tmp_path / "album").mkdir()
+    save("album/face.png", Image.fromarray(draw_faces([3], np.random.default_rng(0))[0]))
+    save("album/grey.png", Image.new("L", (90, 60), 128))
+    (tmp_path / "album" / "no.jpg").write_text("no picture")
+    (tmp_path / "album" / "notes.txt").write_text("no picture either")
+    return save("three.heic"), tmp_path / "album"
+
+
+def test_many_pictures_are_answered_in_a_table_and_what_is_none_is_told(album, capsys, tmp_path):
+    """The exit status says that one was not answered."""
+    picture, folder = album
+    with pytest.raises(SystemExit) as left:
+        photo.main([str(picture), str(folder), "--save", str(tmp_path / "out")])
+    out, err = capsys.readouterr()
+    assert left.value.code == 1 and "no.jpg is no picture that can be read" in err and "notes" not in out + err
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == [str(picture)] * 3 + [
+        str(folder / "face.png"),
+        str(folder / "grey.png"),
+    ]
+    assert [line.split()[2] for line in lines] == ["1", "2", "3", "1", "1"]
+    assert ["whole picture" in line for line in lines] == [False] * 4 + [True]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["face.png", "grey.png", "three.png"]
+    with Image.open(tmp_path / "out" / "three.png") as saved:
+        red, _, blue = np.moveaxis(np.asarray(saved).astype(int), -1, 0)
+        assert ((red - blue) > 200).sum() > 1000, "faces are framed in yellow"
+
+
+def test_json_holds_every_probability(album, capsys):
+    with pytest.raises(SystemExit) as left:
+        photo.main([str(album[0]), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert left.value.code == 0 and [row["face"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        first, second = sorted(row["probabilities"], key=row["probabilities"].get)[:-3:-1]
+        assert (row["answer"], row["second"]) == (first, second) and row["found"]
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_patterns_and_the_users_folder_are_resolved(album, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    faces = [album[1] / "face.png", album[1] / "grey.png"]
+    assert photo.list_paths([str(album[1] / "*.png")]) == photo.list_paths(["~/album/*.png"]) == faces
+    assert photo.list_paths(["~/album/", str(faces[0])]) == [*faces, album[1] / "no.jpg"], "none of them twice"
+    assert photo.list_paths(["none*.png"]) == [photo.Path("none*.png")], "which is told to be missing"
