@@ -63,16 +63,10 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
     """
     if not isinstance(data, (str, os.PathLike)):
         raise DataError(f"data: {data!r} is no path; papermill's -r passes a name that is a number as text")
-    if data == "auto":
-        data = _name_data()
-        if data is None:
-            data, faults = _search(PROJECT / "data")
-            if data is None:
-                _warn_of_drawn_faces(faults)
-                data = "drawn"
-    if data in SCALES:
-        return draw_dataset(data)
-    path = Path(data).expanduser()
+    named = _choose_data() if data == "auto" else data
+    if named in SCALES:
+        return draw_dataset(str(named))
+    path = Path(named).expanduser()
     content, fingerprint = _load_cached(path)
     if fingerprint in FINGERPRINTS:
         return split_rows("fer2013", fingerprint, content)
@@ -87,6 +81,16 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
     return split_rows(name, fingerprint, content)
 
 
+def _choose_data() -> str | Path:
+    """What "auto" is: where there is no data, the drawn faces, with a warning."""
+    if named := _name_data():
+        return named
+    path, faults = _search(PROJECT / "data")
+    if path is None:
+        _warn_of_drawn_faces(faults)
+    return path or "drawn"
+
+
 def _warn_of_drawn_faces(faults: list[str]) -> None:
     looked = f"of what is in {PROJECT / 'data'} nothing can be used ({'; '.join(faults)})" if faults else (
         f"FER_DATA is not set, and {PROJECT / 'data'} holds no data"
@@ -94,7 +98,7 @@ def _warn_of_drawn_faces(faults: list[str]) -> None:
     warnings.warn(
         f"no FER2013: {looked}. DRAWN FACES stand in, and no result is about people; the README says how to get "
         "FER2013, and data: drawn asks for these faces without this warning",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -185,8 +189,8 @@ def _open(path: Path) -> Iterator[IO[bytes] | Files]:
         source = FolderFiles(path) if path.is_dir() else path.open("rb")
     except OSError as error:
         raise DataError(f"{show_name(path)}: cannot be read ({error.strerror})") from error
-    with contextlib.nullcontext(source) if path.is_dir() else source:
-        yield source
+    with contextlib.ExitStack() as stack:
+        yield source if isinstance(source, Files) else stack.enter_context(source)
 
 
 def _read_content(path: Path, source: IO[bytes] | Files) -> Content:
@@ -214,8 +218,9 @@ def _read_packed(name: str, source: IO[bytes] | Files, depth: int = 0) -> Conten
         raise DataError(
             f"{name}: expected {', '.join(f'{stem}.csv' for stem in STEMS)} or one CSV file in it, found {told}"
         )
-    for _, file in found.read_all(lambda one: one == member):
-        return _read_packed(name, file, depth + 1)
+    opened = found.read_all(lambda one: one == member)
+    _, file = next(opened)  # is open for as long as `opened` is there
+    return _read_packed(name, file, depth + 1)
 
 
 def _choose_member(names: list[str]) -> str | None:
