@@ -121,6 +121,7 @@ def published(monkeypatch):
     return read_published_runs()
 
 
+@pytest.mark.slow
 @needs_fer2013
 def test_the_counts_on_record_are_those_of_the_recorded_logits(published, fer2013):
     runs, labels = compare.choose_runs(), fer2013.test.labels
@@ -128,6 +129,7 @@ def test_the_counts_on_record_are_those_of_the_recorded_logits(published, fer201
     assert counts == count_confusions(runs, labels)
 
 
+@pytest.mark.slow
 @needs_fer2013
 def test_the_facts_on_record_are_those_of_the_data(published, fer2013):
     if (votes := load_votes(fer2013)) is None:

@@ -193,6 +193,7 @@ def mutations(draw):
     return bytes(content)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutations())
 def test_a_mutated_file_is_read_or_refused_by_the_loaders_own_error(tmp_path, content):
@@ -450,6 +451,7 @@ def real_csv(tmp_path_factory):
     return folder / "icml_face_data.csv"
 
 
+@pytest.mark.slow
 @needs_fer2013
 def test_every_image_and_label_equals_torchvisions(fer2013, real_csv):
     from torchvision.datasets import FER2013
@@ -464,6 +466,7 @@ def test_every_image_and_label_equals_torchvisions(fer2013, real_csv):
     assert [label for _, label in rest] == [*fer2013.validation.labels, *fer2013.test.labels]
 
 
+@pytest.mark.slow
 @needs_fer2013
 def test_fingerprints_belong_to_the_published_files(tmp_path, real_csv):
     """Each published file, made from the real one and known by its published MD5, is taken for FER2013."""

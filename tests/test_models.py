@@ -83,6 +83,7 @@ def test_gradients_reach_every_parameter(name):
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, label
 
 
+@pytest.mark.slow
 def test_a_model_can_overfit_16_images(name, drawn):
     torch.manual_seed(0)
     images = torch.from_numpy(drawn.train.images[:16, None]) / 255
@@ -158,6 +159,7 @@ def test_a_full_sized_first_stage_sees_every_pixel():
     assert sizes == [20, 40]
 
 
+@pytest.mark.slow
 def test_torchvision_is_loaded_only_by_networks_that_need_it():
     """It takes a second or two, which each notebook that reads its runs back would wait for."""
     code = (

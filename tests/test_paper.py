@@ -13,6 +13,8 @@ from fer_lib.report import paper, template
 from fer_lib.statistics import estimate_mean
 from tests.conftest import PROJECT
 
+pytestmark = pytest.mark.slow  # it reads every record and draws every figure
+
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
