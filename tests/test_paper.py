@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jinja2
 import pytest
+from jinja2 import meta
 from PIL import Image
 
 from fer_lib.extras.photo import draw_picture
@@ -49,6 +50,13 @@ def test_what_is_not_on_record_is_an_error_not_a_gap(text, tmp_path, monkeypatch
     monkeypatch.delenv("FER_RUNS")
     with pytest.raises((KeyError, jinja2.UndefinedError)):
         template.fill_in(text, tmp_path)
+
+
+def test_a_text_can_ask_for_what_some_text_asks_and_for_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    texts = [(PROJECT / "reports" / f"{name}.md").read_text() for name in ("paper", "card", "summary")]
+    asked = set().union(*(meta.find_undeclared_variables(jinja2.Environment().parse(text)) for text in texts))
+    assert asked - {"dict"} == {name for name in dir(template.Records(tmp_path)) if not name.startswith("_")}
 
 
 def test_minus_signs_are_true_ones_and_identifiers_are_left_alone(tmp_path, monkeypatch):

@@ -36,26 +36,25 @@ NETWORKS = {
     "b4_cnn_lstm": "convolutions of 32, 64 and three of 128, a block, an LSTM of 128 over the 6×6 places",
     "b5_attention": "the same, self-attention of four heads in place of the LSTM",
 }
-
 """The networks of the reports in words, for a table."""
 
 
 class Records:
-    """What the text can ask for, each as Markdown. Every method raises KeyError for what is not on record, so that
-    no sentence is printed with a gap in it."""
+    """What the text can ask for: all that is public here, and nothing else; most of it as Markdown. Every method raises
+    KeyError for what is not on record, so that no sentence is printed with a gap in it."""
 
     def __init__(self, folder: Path):
         """folder: where figures are put."""
-        self.folder = folder
-        self.runs = compare.choose_runs()
-        self.claims, self.statements = claims.read_claims()
-        self.verdicts = claims.read_verdicts()
+        self._folder = folder
+        self._runs = compare.choose_runs()
+        self._statements = claims.read_claims()[1]
+        self._verdicts = claims.read_verdicts()
         self.facts = compare.read_facts()
         self.method = claims.read_method()
         self.version = __version__
 
     def get_runs(self, name: str) -> list[Run]:
-        found = [run for run in self.runs if run.experiment.name == name]
+        found = [run for run in self._runs if run.experiment.name == name]
         if not found:
             raise KeyError(f"{name} has too few runs on record")
         return found
@@ -83,40 +82,40 @@ class Records:
         gains = [f"{title[0].lower()}{title[1:]} ({self.gain('s5_averaging', name)})" for name, title in titles.items()]
         return plots.join_names(gains)
 
-    def find_statement(self, number: str) -> claims.Statement:
-        found = [statement for statement in self.statements if statement.number == number]
-        if not found or pd.isna(self.verdicts.loc[number, "effect"]):
+    def _find_statement(self, number: str) -> claims.Statement:
+        found = [statement for statement in self._statements if statement.number == number]
+        if not found or pd.isna(self._verdicts.loc[number, "effect"]):
             raise KeyError(f"{number} is no statement that was measured")
         return found[0]
 
     def effect(self, number: str, split: str = "validation") -> str:
         """The effect that a statement was judged by, with its interval: "+1.2 points (+0.1 to +2.3)"; split: "test"
         for the same on the test split."""
-        quantity, row = self.find_statement(number).quantity, self.verdicts.loc[number]
+        quantity, row = self._find_statement(number).quantity, self._verdicts.loc[number]
         columns = ("effect", "low", "high") if split == "validation" else ("test", "test_low", "test_high")
         mean, low, high = (quantity.format(row[column]) for column in columns)
         return f"{mean}{' points' if quantity.unit == 'points' else ''} ({low} to {high})"
 
     def verdict(self, number: str) -> str:
         """ "*true*", "*false*", "*too small to matter*" or "*undecided*"."""
-        return f"*{self.verdicts.loc[number, 'verdict']}*"
+        return f"*{self._verdicts.loc[number, 'verdict']}*"
 
     def list_own(self, asked: bool = False) -> list[claims.Statement]:
         """The reports' statements, or the questions that their dispute asks."""
-        return [statement for statement in self.statements if (statement.claim == claims.QUESTIONS) == asked]
+        return [statement for statement in self._statements if (statement.claim == claims.QUESTIONS) == asked]
 
     def count_statements(self) -> str:
-        told = claims.count_verdicts(self.verdicts.loc[[statement.number for statement in self.list_own()]])
+        told = claims.count_verdicts(self._verdicts.loc[[statement.number for statement in self.list_own()]])
         return told.replace("**", "")
 
     def show_statements(self, asked: bool = False) -> str:
         columns = {"": 7, "statement": 38, "verdict": 12, "effect": 19, "test": 19}
         columns |= {} if asked else {"reported": 9, "matters": 8}
-        return _format_table(claims.tabulate_statements(self.list_own(asked), self.verdicts), columns)
+        return _format_table(claims.tabulate_statements(self.list_own(asked), self._verdicts), columns)
 
     def confidence(self) -> str:
         """Of the statements' intervals: "96.8%"."""
-        return f"{self.verdicts['confidence'].iloc[0]:.1%}"
+        return f"{self._verdicts['confidence'].iloc[0]:.1%}"
 
     def show_networks(self) -> str:
         """The reports' networks in a table: what each is made of, parameters, work of an image."""
@@ -129,30 +128,30 @@ class Records:
         return _format_table(pd.DataFrame(rows), {"step": 5, "network": 60, "parameters": 11, "multiply-adds (M)": 13})
 
     def show_experiments(self) -> str:
-        table = compare.tabulate_experiments(self.runs).drop(columns="runs")
+        table = compare.tabulate_experiments(self._runs).drop(columns="runs")
         widths = dict.fromkeys(table.columns, 10) | {"parameters": 11}
         return _format_table(table.reset_index(names="step"), {"step": 24} | widths)
 
     def describe_times(self) -> str:
-        return describe_times(self.runs).replace("*", "\\*")
+        return describe_times(self._runs).replace("*", "\\*")
 
     def count_experiments(self) -> int:
-        return len({run.experiment.name for run in self.runs})
+        return len({run.experiment.name for run in self._runs})
 
     def count_runs(self) -> int:
-        return len(self.runs)
+        return len(self._runs)
 
     def count_hours(self) -> int:
-        return round(sum(measure_cost(run)["typical_minutes"] for run in self.runs) / 60)
+        return round(sum(measure_cost(run)["typical_minutes"] for run in self._runs) / 60)
 
     def list_hardware(self) -> str:
         """What the runs were trained on, the commonest first: "Intel Xeon with AMX (60), AMD EPYC with AVX-512 (8)"."""
-        counts = Counter(shorten_hardware(run.environment["hardware"]) for run in self.runs)
+        counts = Counter(shorten_hardware(run.environment["hardware"]) for run in self._runs)
         return ", ".join(f"{name} ({count})" if len(counts) > 1 else name for name, count in counts.most_common())
 
     def find_best(self, report: str) -> str:
         """Of what a report did ("A", "B"; "S": beyond), the one with the highest mean validation accuracy, by name."""
-        names = {run.experiment.name for run in self.runs if run.experiment.report == report}
+        names = {run.experiment.name for run in self._runs if run.experiment.report == report}
         if report in "AB":  # not what is varied here, nor what report B planned and did not do
             names &= set(NETWORKS) - {"b5_attention"}
         return max(names, key=lambda name: collect_results(self.get_runs(name))["validation_accuracy"].mean())
@@ -215,10 +214,10 @@ class Records:
 
     def minutes(self, name: str) -> str:
         """What a run of an experiment takes, at its median epoch's pace."""
-        return f"{tabulate_costs(self.runs).loc[name, 'typical_minutes']:.0f}"
+        return f"{tabulate_costs(self._runs).loc[name, 'typical_minutes']:.0f}"
 
     def hardware(self, name: str) -> str:
-        return tabulate_costs(self.runs).loc[name, "hardware"]
+        return tabulate_costs(self._runs).loc[name, "hardware"]
 
     def list_means(self, name: str) -> str:
         """How an experiment finds its weights, in words."""
@@ -259,14 +258,14 @@ class Records:
 
     def draw_ladder(self, caption: str) -> str:
         return self._draw(
-            "ladder", caption, lambda: plots.plot_ladder(compare.group_by_report(self.runs), compare.PEOPLE)
+            "ladder", caption, lambda: plots.plot_ladder(compare.group_by_report(self._runs), compare.PEOPLE)
         )
 
     def draw_statements(self, caption: str) -> str:
-        return self._draw("statements", caption, lambda: plots.plot_statements(self.list_own(), self.verdicts))
+        return self._draw("statements", caption, lambda: plots.plot_statements(self.list_own(), self._verdicts))
 
     def draw_method(self, caption: str) -> str:
-        return self._draw("method", caption, lambda: plots.plot_method(claims.read_method()))
+        return self._draw("method", caption, lambda: plots.plot_method(self.method))
 
     def draw_regime(self, caption: str) -> str:
         steps = [e for e in EXPERIMENTS.values() if e.reported]
@@ -290,8 +289,8 @@ class Records:
         with plt.rc_context({"svg.hashsalt": name}):  # else the file differs each time
             plots.set_style()
             figure = draw()
-            figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None})
-        (self.folder / f"{name}.json").write_text(json.dumps(plots.describe_figure(figure)), encoding="utf-8")
+            figure.savefig(self._folder / f"{name}.svg", metadata={"Date": None})
+        (self._folder / f"{name}.json").write_text(json.dumps(plots.describe_figure(figure)), encoding="utf-8")
         return f"![{caption}]({name}.svg)"
 
 
@@ -312,6 +311,6 @@ def fill_in(text: str, folder: Path) -> str:
     Raises KeyError or jinja2's UndefinedError for what is not on record."""
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(text)
     records = Records(folder)
-    methods = {name: getattr(records, name) for name in dir(records) if not name.startswith("_")}
-    filled = template.render(**methods, dict=dict).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    asked = {name: getattr(records, name) for name in dir(records) if not name.startswith("_")}
+    filled = template.render(**asked, dict=dict).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
     return re.sub(r"(?<!\w)-(?=\d)", "−", filled) + "\n"
