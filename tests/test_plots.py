@@ -115,6 +115,7 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_confusion_counts(
             {name: np.diag([5] * 7) + np.eye(7, k=1, dtype=int) for name in ("A5", "B3", "S14")}
         ),
+        plots.plot_interaction({"A1": [before, after, after, before], "B1": [after, before, before, after]}),
         plots.plot_effects({"A1": (before, [after, before]), "B1": (after, [before, after])}),
         plots.plot_accuracy_by_agreement([before, after], labels, np.arange(len(labels)) % 11 / 10),
         plots.plot_reliability([before, after], labels, [1.5, 2.0]),

@@ -1,7 +1,15 @@
 """Every figure of the report. Each function returns a matplotlib Figure whose title states what it shows, taken from
 the numbers drawn."""
 
-from fer_lib.plots.compared import plot_effects, plot_gains, plot_ladder, plot_method, plot_regime, plot_statements
+from fer_lib.plots.compared import (
+    plot_effects,
+    plot_gains,
+    plot_interaction,
+    plot_ladder,
+    plot_method,
+    plot_regime,
+    plot_statements,
+)
 from fer_lib.plots.images import (
     plot_agreement,
     plot_augmentations,
@@ -58,6 +66,7 @@ __all__ = [
     "plot_gains",
     "plot_gaps",
     "plot_gradient_norms",
+    "plot_interaction",
     "plot_ladder",
     "plot_learning_rates",
     "plot_maps",

@@ -63,6 +63,33 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
     return figure
 
 
+def plot_interaction(families: dict[str, list[list]]) -> Figure:
+    """Validation accuracy of several architectures without and with dropout, untreated and with all treatments: the
+    steeper line is of what the treatments bring more to.
+
+    families: {architecture: lists of runs: untreated, treated, untreated with dropout, treated with dropout}."""
+    figure, panels = make_figure(1, len(families), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
+    gains = {"without dropout": [], "with dropout": []}
+    for axes, (name, (*plain, untreated, treated)) in zip(panels[0], families.items()):
+        for colour, (words, pair) in zip((BEFORE, AFTER), zip(gains, (plain, [untreated, treated]))):
+            values = [collect_results(runs)["validation_accuracy"] for runs in pair]
+            means = [accuracies.mean() for accuracies in values]
+            gains[words].append(means[1] - means[0])
+            axes.plot([0, 1], means, "-o", color=colour, label=words)
+            for place, (accuracies, mean) in enumerate(zip(values, means)):
+                axes.plot([place] * len(accuracies), accuracies, "_", color=colour, markersize=9)
+                told = f"{name} {words}, {('untreated', 'all three')[place]}: {100 * mean:.1f}% of validation"
+                add_hint(axes, place, mean, f"{told}, {len(accuracies)} run{'s' * (len(accuracies) > 1)}")
+        axes.set(title=name, xticks=[0, 1], xticklabels=["untreated", "flip, rotation, crop"], xlim=(-0.3, 1.3))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+        axes.grid(axis="x", visible=False)
+    panels[0, 0].set_ylabel("validation accuracy\nat the best epoch")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
+    plain, dropped = (f"{100 * np.mean(found):+.1f}" for found in gains.values())
+    set_title(figure, f"All three treatments bring {plain} points without dropout, {dropped} with it, in the mean")
+    return figure
+
+
 def _treatment(runs: list) -> str:
     """What is done to the images of these runs."""
     augmentation, words = runs[0].experiment.augmentation, []

@@ -59,6 +59,13 @@ class Records:
             raise KeyError(f"{name} has too few runs on record")
         return found
 
+    def _get_all(self, name: str) -> list[Run]:
+        """The same of an experiment of any number of runs."""
+        found = [run for run in compare.choose_runs(at_least=1) if run.experiment.name == name]
+        if not found:
+            raise KeyError(f"{name} has no run on record")
+        return found
+
     def accuracy(self, name: str, metric: str = "test_accuracy") -> str:
         """Mean over the seeds ± half its 95% interval, in percent: "63.5 ± 1.1"."""
         return estimate_mean(collect_results(self.get_runs(name))[metric]).format()
@@ -70,10 +77,11 @@ class Records:
     def gain(self, control: str, name: str) -> str:
         """What an experiment, of one run or more, is above another on validation, in points ± half the 95% interval:
         "+0.4 ± 0.9"."""
-        runs = [run for run in compare.choose_runs(at_least=1) if run.experiment.name == name]
-        if not runs:
-            raise KeyError(f"{name} has no run on record")
-        return compare_runs(self.get_runs(control), runs, "validation_accuracy").format(sign=True)
+        return compare_runs(self.get_runs(control), self._get_all(name), "validation_accuracy").format(sign=True)
+
+    def mean(self, name: str) -> str:
+        """Mean validation accuracy of an experiment of any number of runs, in percent: "64.9"."""
+        return f"{100 * collect_results(self._get_all(name))['validation_accuracy'].mean():.1f}"
 
     def list_additions(self) -> str:
         """What each addition to the small network brings on validation, in points ± half the 95% interval:
