@@ -6,7 +6,6 @@ Each maps images, float (N, 1, 48, 48) in 0-1, to logits, float (N, classes): se
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from fer_lib.dataset import EMOTIONS, SIDE
 
@@ -309,6 +308,8 @@ def count_parameters(model: nn.Module) -> int:
 def count_multiply_adds(model: nn.Module, side: int = SIDE) -> int:
     """Multiplications, each with its addition, of the way of one image, of `side` by `side` pixels, through the
     convolutions and linear layers."""
+    from torch.utils.flop_counter import FlopCounterMode  # brings triton, for which each notebook would wait a second
+
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model.eval()(torch.zeros(1, 1, side, side))
     return counter.get_total_flops() // 2

@@ -453,14 +453,13 @@ def real_csv(tmp_path_factory):
 
 @pytest.mark.slow
 @needs_fer2013
-def test_every_image_and_label_equals_torchvisions(fer2013, real_csv):
+def test_images_and_labels_equal_torchvisions(fer2013, real_csv):
+    """Of the splits that judge: of the training images, the fingerprint says that they are the published ones, and
+    torchvision would read them for most of a minute."""
     from torchvision.datasets import FER2013
 
-    train = FER2013(real_csv.parent.parent, "train")._samples
     rest = FER2013(real_csv.parent.parent, "test")._samples
-    assert len(train) + len(rest) == 35_887
-    np.testing.assert_array_equal(np.stack([image for image, _ in train]), fer2013.train.images)
-    assert [label for _, label in train] == fer2013.train.labels.tolist()
+    assert len(rest) == len(fer2013.validation) + len(fer2013.test)
     images = np.concatenate([fer2013.validation.images, fer2013.test.images])
     np.testing.assert_array_equal(np.stack([image for image, _ in rest]), images)
     assert [label for _, label in rest] == [*fer2013.validation.labels, *fer2013.test.labels]

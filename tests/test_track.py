@@ -33,7 +33,7 @@ def test_an_offline_run_holds_the_numbers_of_the_record(brief, small, own_folder
 
 
 def test_report_bs_runs_carry_its_own_names_too(own_folders):
-    command = "-m fer_lib.train b1_two_layer --data drawn --epochs 1 --wandb offline"  # W&B's folder is a process's
+    command = "-m fer_lib.train b1_two_layer --data drawn-few --epochs 1 --wandb offline"  # W&B's folder is a process's
     subprocess.run([sys.executable, *command.split()], check=True, capture_output=True)
     (folder,) = (own_folders / "reports" / "wandb").glob("offline-run-*")
     tool = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", "--summary", str(folder)]

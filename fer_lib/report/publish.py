@@ -92,10 +92,14 @@ def _replace_parts(text: str, parts: dict[str, str]) -> str:
     return text
 
 
+SHOWN_BESIDE = ["a2b_unscaled"]
+"""Experiments that no statement on first gradients is about, and whose a notebook shows beside theirs."""
+
+
 def write_verdicts(runs: list[Run], dataset: Dataset) -> None:
     """Write reports/gradients.csv and, from it and all published runs, reports/verdicts.csv and reports/method.json."""
     tables = []
-    for name in list_measured(read_claims()[1]):
+    for name in [*list_measured(read_claims()[1]), *SHOWN_BESIDE]:
         seeds = [run.seed for run in runs if run.experiment.name == name]
         tables.append(measure_first_gradients(EXPERIMENTS[name], dataset, seeds).rename_axis("seed").reset_index())
         tables[-1].insert(0, "experiment", name)
