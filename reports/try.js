@@ -127,8 +127,9 @@
   async function findFace(canvas) {
     const whole = Math.min(4, SEEN / Math.max(canvas.width, canvas.height));
     const found = [...(await detectFaces(canvas, whole)), ...(await detectFaces(canvas, whole / 4))];
-    const kept = [];
-    for (const box of found.sort((a, b) => b.score - a.score)) if (!kept.some((one) => overlap(one, box) > 0.3)) kept.push(box);
+    const kept = []; // of boxes on one face the likeliest
+    for (const box of found.sort((a, b) => b.score - a.score))
+      if (!kept.some((one) => overlap(one, box) > 0.3)) kept.push(box);
     if (!kept.length) return null;
     const { left, top, width, height } = kept.reduce((a, b) => (a.height >= b.height ? a : b));
     return { left: left + (width - height) / 2, top, side: height };
@@ -180,13 +181,13 @@
 
     // Show a picture, and answer; a drawn face is a face as a whole.
     async function take(source, isFace) {
+      clearAnswer();
       try {
         const canvas = document.createElement("canvas");
         const next = await drawPicture(source, canvas);
         picture = next;
         Object.assign(whole, { width: picture.width, height: picture.height }).getContext("2d").drawImage(canvas, 0, 0);
         find("shown").hidden = false;
-        clearAnswer();
         const side = Math.min(picture.width, picture.height);
         place({ left: (picture.width - side) / 2, top: (picture.height - side) / 2, side });
         tell("Loading the network …");
@@ -198,6 +199,7 @@
         else tell(face ? "The square is on the largest face that was found." : "No face was found: put the square on it.");
         await answer();
       } catch (error) {
+        find("shown").hidden = true;
         tell(error.message, true);
       }
     }
@@ -246,7 +248,7 @@
       const names = rows.map((row) => row.querySelector("th").textContent);
       const order = shares.map((_, i) => i).sort((a, b) => shares[b] - shares[a]);
       const [first, second] = order.map((i) => `${names[i]}, ${Math.round(100 * shares[i])}%`);
-      find("said").innerHTML = `<strong>${first}</strong><br>then ${second}`;
+      find("said").innerHTML = `<strong>${first}</strong>, then ${second}`;
       rows.forEach((row, i) => {
         row.classList.toggle("first", i === order[0]);
         row.dataset.probability = shares[i];
