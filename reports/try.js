@@ -173,6 +173,7 @@
     const find = (name) => all.querySelector(`.${name}`);
     const [whole, frame, input] = [find("whole"), find("square"), all.querySelector("input")];
     let picture, square, changed, busy;
+    let chosen = 0; // pictures so far: only the last one is shown
 
     function tell(text, wrong = false) {
       find("status").textContent = text;
@@ -181,11 +182,13 @@
 
     // Show a picture, and answer; a drawn face is a face as a whole.
     async function take(source, isFace) {
+      const turn = ++chosen;
       clearAnswer();
       try {
         const canvas = document.createElement("canvas");
-        const next = await drawPicture(source, canvas);
-        picture = next;
+        const drawn = await drawPicture(source, canvas);
+        if (turn !== chosen) return;
+        picture = drawn;
         Object.assign(whole, { width: picture.width, height: picture.height }).getContext("2d").drawImage(canvas, 0, 0);
         find("shown").hidden = false;
         const side = Math.min(picture.width, picture.height);
@@ -193,12 +196,13 @@
         tell("Loading the network …");
         await loadNetworks();
         const face = isFace ? null : await findFace(canvas);
-        if (picture !== next) return; // another was chosen meanwhile
+        if (turn !== chosen) return;
         if (face) place(face);
         if (isFace) tell("");
         else tell(face ? "The square is on the largest face that was found." : "No face was found: put the square on it.");
         await answer();
       } catch (error) {
+        if (turn !== chosen) return;
         find("shown").hidden = true;
         tell(error.message, true);
       }

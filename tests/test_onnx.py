@@ -138,6 +138,12 @@ def test_in_a_photograph_the_largest_face_is_found_cut_out_and_answered_as_by_py
     shares = page.eval_on_selector_all("#try .shares tr", SHARES)
     np.testing.assert_allclose(shares, predict(cut[None])[0], atol=1e-3)
 
+    page.set_input_files("#try input", tmp_path / "photo.jpg")  # which takes longer to decode
+    page.locator("#try .faces button").first.click()
+    page.wait_for_timeout(1000)
+    page.wait_for_selector(ANSWERED)
+    assert page.eval_on_selector("#try .whole", "canvas => canvas.width") == 48, "what was chosen last is shown"
+
 
 PLACES = (100, 150, 250), (600, 300, 420)
 """Of the faces in the photograph: left, top, side."""
