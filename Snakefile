@@ -8,6 +8,7 @@
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import yaml
 
 from fer_lib.data import find_data
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.extras.photo import EXPERIMENT, SEED
 from fer_lib.extras.search import list_families, name_trial, read_grid
 
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
@@ -32,6 +34,7 @@ RECORDED = [path for path in RUNS if Path(path).exists() and DATA == "fer2013"] 
 
 localrules:  # only trainings are worth a cluster's queue
     notebook,
+    browser,
     site,
     paper,
     results,
@@ -49,9 +52,11 @@ rule site:
         expand("reports/notebooks/{name}.ipynb", name=NOTEBOOKS),
         "reports/conf.py",
         "reports/pages.py",
-        expand("reports/{page}.md", page=["index", "results", "statistics", "references"]),
+        expand("reports/{page}.md", page=["index", "results", "statistics", "references", "try"]),
         "reports/site.css",
         "reports/site.js",
+        "reports/try.js",
+        "reports/browser/missing.txt",
         "reports/results.csv",
         "reports/paper/index.md",
         "reports/model_card.md",
@@ -62,6 +67,20 @@ rule site:
     shell:
         "rm -rf reports/site"
         " && sphinx-build -q -E -d .snakemake/doctrees reports reports/site && rm -r reports/jupyter_execute"
+
+
+rule browser:
+    input:
+        f"reports/runs/{EXPERIMENT}/fer2013-seed{SEED}/weights.safetensors",
+        "reports/facts.json",
+    output:
+        "reports/browser/missing.txt",  # empty, with network.js beside it, if nothing is
+    params:
+        npm=shutil.which("npm") is not None,  # once it is there, what it gets is got
+    message:
+        "preparing the page to try the network on"
+    shell:
+        "python -m fer_lib.extras.browser"
 
 
 rule paper:

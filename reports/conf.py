@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # pages.py
+here = Path(__file__).parent
+sys.path.insert(0, str(here))  # pages.py
 
 project = "FER2013: two reports, re-run"
 author = "the fer_lib authors"
@@ -12,7 +13,7 @@ include_patterns = ["*.md", "paper/index.md", "notebooks/*.ipynb"]
 exclude_patterns = ["card.md", "paper.md", "summary.md"]  # templates
 html_theme = "furo"
 html_title = project
-html_static_path = ["site.css", "site.js"]
+html_static_path = ["site.css", "site.js", "try.js", *map(str, here.glob("browser/network.js"))]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_copy_source = False

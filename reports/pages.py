@@ -4,7 +4,9 @@ Before a page is read, it gets its answer, the command that runs it, and folded 
 a phone can show, its figures' alternative texts and numbers, what its citations cite, and the banner of drawn faces.
 """
 
+import base64
 import functools
+import io
 import json
 import os
 import platform
@@ -15,15 +17,19 @@ from pathlib import Path
 
 import jinja2
 import nbformat
+import numpy as np
 import pandas as pd
 import yaml
 from bs4 import BeautifulSoup
+from PIL import Image
 
 from fer_lib import __version__, claims
 from fer_lib.costs import shorten_hardware
+from fer_lib.dataset import EMOTIONS
 from fer_lib.evaluate import format_markdown
 from fer_lib.hardware import choose_hardware
 from fer_lib.plots import VERDICT_COLOURS
+from fer_lib.reading.faces import draw_faces
 
 REPORTS = Path(__file__).parent
 PARTS = {
@@ -134,9 +140,9 @@ def prepare_source(app, docname: str, source: list[str]) -> None:
         source[0] = frame_notebook(docname.removeprefix("notebooks/"), nbformat.reads(source[0], as_version=4))
     elif docname == "results":  # which is read in the repository too
         source[0] = source[0].replace("](../notebooks/", "](notebooks/")
-    elif docname in ("index", "statistics"):
+    elif docname in ("index", "statistics", "try"):
         template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(source[0])
-        source[0] = template.render({asked.__name__: asked for asked in ASKED}, PARTS=PARTS)
+        source[0] = template.render({asked.__name__: asked for asked in ASKED}, PARTS=PARTS, EMOTIONS=EMOTIONS)
 
 
 FRAME = """{title}
@@ -261,7 +267,28 @@ def tabulate_packages() -> str:
     return format_markdown(pd.DataFrame([{"package": n, "version": metadata.version(n)} for n in PACKAGES]))
 
 
-ASKED = (list_notebooks, count, show_verdicts, tell_bibtex, tabulate_times, tell_total, tell_machine, tabulate_packages)
+def tell_missing() -> str:
+    """Why the network cannot be tried in the browser, as `fer_lib.extras.browser` wrote it; "" if it can."""
+    return (REPORTS / "browser" / "missing.txt").read_text(encoding="utf-8")
+
+
+def measure_script() -> str:
+    """Megabytes that a reader loads to try the network."""
+    return f"{(REPORTS / 'browser' / 'network.js').stat().st_size / 1e6:.0f}"
+
+
+def draw_examples() -> Iterator[tuple[str, str]]:
+    """A drawn face of each class: its name, and the picture as an address that holds it."""
+    for emotion, face in zip(EMOTIONS, draw_faces(np.arange(len(EMOTIONS)), np.random.default_rng(0))):
+        Image.fromarray(face).save(file := io.BytesIO(), "PNG")
+        yield emotion, f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+ASKED = (
+    *(list_notebooks, count, show_verdicts, tell_bibtex),
+    *(tabulate_times, tell_total, tell_machine, tabulate_packages),
+    *(tell_missing, measure_script, draw_examples),
+)
 
 
 # --- once a page is written --------------------------------------------------------------------
@@ -271,6 +298,8 @@ def finish_page(app, pagename: str, templatename: str, context: dict, doctree) -
     """Add to a page's HTML what Markdown cannot say."""
     if "body" not in context:
         return
+    if pagename == "try" and not tell_missing():
+        app.add_js_file("try.js")
     soup = BeautifulSoup(context["body"], "html.parser")
     _label_verdicts(soup)
     _tell_citations(soup)

@@ -38,6 +38,8 @@ def site(tmp_path_factory):
         "reports/site.css",
         "reports/site.js",
         "reports/statistics.md",
+        "reports/try.js",
+        "reports/try.md",
         "reports/bench.json",
         "reports/claims.yaml",
         "reports/verdicts.csv",
@@ -56,9 +58,10 @@ def site(tmp_path_factory):
     for name in ("runs", "sweeps"):
         shutil.copytree(PROJECT / "reports" / name, copy / "reports" / name, ignore=built)
     environment = {k: v for k, v in os.environ.items() if k not in ("FER_DATA", "FER_RUNS", "MPLBACKEND")}
+    npm = {"npm_config_registry": "http://127.0.0.1:9", "npm_config_cache": str(copy.parent / "npm")}  # nobody answers
     done = subprocess.run(
         ["snakemake", "--quiet", "all", "--cores", "2", "--", "site"],
-        cwd=copy, text=True, capture_output=True, env=environment | {"PYTHONPATH": str(copy)},
+        cwd=copy, text=True, capture_output=True, env=environment | npm | {"PYTHONPATH": str(copy)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return copy / "reports" / "site"
@@ -87,6 +90,16 @@ def test_every_notebook_begins_with_its_answer_and_how_to_run_it(site):
     table = BeautifulSoup((site / "statistics.html").read_text(), "html.parser").select_one("table")
     seconds = [float(row.select("td")[1].get_text()) for row in table.select("tbody tr")]
     assert len(seconds) == len(list((site / "notebooks").glob("*.html"))) and min(seconds) > 0
+
+
+@pytest.mark.slow
+def test_where_the_runtime_could_not_be_had_the_page_to_try_the_network_says_so(site):
+    page = BeautifulSoup((site / "try.html").read_text(), "html.parser")
+    (note,) = page.select(".admonition.warning")
+    why = (site.parent / "browser" / "missing.txt").read_text()
+    assert why.startswith("npm") and why in note.get_text() and "Install Node.js" in note.get_text()
+    assert "make report" in note.get_text()
+    assert not page.select("#try, script[src*='try.js']") and not (site / "_static" / "network.js").exists()
 
 
 @pytest.mark.slow
