@@ -1,7 +1,8 @@
-// What is pointed at: of a figure, the numbers of its nearest point; of a citation, what it cites. And all code at once.
+// What is pointed at, or gone through by keys: of a figure, the numbers of a point; of a citation, what it cites. And
+// all code at once.
 addEventListener("DOMContentLoaded", () => {
   const tip = document.body.appendChild(Object.assign(document.createElement("div"), { id: "tip", hidden: true }));
-  tip.setAttribute("role", "tooltip");
+  tip.setAttribute("role", "status"); // so that it is read out when keys ask for it
 
   function show(text, x, y) {
     tip.textContent = text;
@@ -17,22 +18,41 @@ addEventListener("DOMContentLoaded", () => {
   for (const figure of document.querySelectorAll("[data-hints]")) {
     const hints = JSON.parse(figure.dataset.hints);
     const mark = figure.appendChild(Object.assign(document.createElement("span"), { className: "mark", hidden: true }));
-    const point = (event) => {
+    const tell = ([x, y, text]) => {
       const box = figure.getBoundingClientRect();
-      const away = ([x, y]) =>
-        Math.hypot(box.left + x * box.width - event.clientX, box.top + y * box.height - event.clientY);
-      const [x, y, text] = hints.reduce((a, b) => (away(a) <= away(b) ? a : b));
-      mark.hidden = away([x, y]) > 24;
-      if (mark.hidden) return hide();
+      mark.hidden = false;
       mark.style.left = `${100 * x}%`;
       mark.style.top = `${100 * y}%`;
       show(text, box.left + x * box.width, box.top + y * box.height);
     };
+    const leave = () => {
+      hide();
+      mark.hidden = true;
+    };
+    const point = (event) => {
+      const box = figure.getBoundingClientRect();
+      const away = ([x, y]) =>
+        Math.hypot(box.left + x * box.width - event.clientX, box.top + y * box.height - event.clientY);
+      const nearest = hints.reduce((a, b) => (away(a) <= away(b) ? a : b));
+      if (away(nearest) > 24) leave();
+      else tell(nearest);
+    };
     figure.addEventListener("pointermove", point);
     figure.addEventListener("pointerdown", point);
-    figure.addEventListener("pointerleave", (event) => {
-      if (event.pointerType === "mouse") hide(), (mark.hidden = true);
+    figure.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && leave());
+
+    let place = -1; // of the keyboard's point
+    figure.tabIndex = 0;
+    figure.setAttribute("role", "group");
+    figure.setAttribute("aria-label", `Figure of ${hints.length} points, which the arrow keys go through`);
+    figure.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      place = (Math.max(place + step, place < 0 ? 0 : -1) + hints.length) % hints.length;
+      tell(hints[place]);
     });
+    figure.addEventListener("blur", leave);
   }
 
   for (const link of document.querySelectorAll("[data-tip]")) {

@@ -172,6 +172,7 @@ def test_the_method_finds_no_difference_where_there_is_none(published):
         assert by_seeds["3"][0] < 0.075 and by_seeds["10"][0] < 0.075
 
 
+@pytest.mark.slow
 @needs_fer2013
 def test_the_verdicts_on_record_are_those_of_the_runs(published, fer2013):
     labels = {"validation": fer2013.validation.labels, "test": fer2013.test.labels}

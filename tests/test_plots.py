@@ -85,12 +85,14 @@ def make_votes(dataset):
     return votes
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_data_is_titled_and_whole(drawn):
     plots.set_style()
     for figure in draw_data_figures(drawn):
         check_figure(figure)
 
 
+@pytest.mark.slow
 def test_every_figure_of_runs_is_titled_and_whole(runs, small):
     plots.set_style()
     before, after = runs

@@ -193,6 +193,10 @@ def test_on_a_desk_no_statement_is_cut_and_a_figures_marks_tell_their_numbers(si
     box = figure.bounding_box()
     page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
     assert text.startswith("A1 Baseline: ") and page.locator("#tip").inner_text() == text
+    hints = [text for _, _, text in json.loads(figure.get_attribute("data-hints"))]
+    figure.focus()
+    told = [figure.press(key) or page.locator("#tip").inner_text() for key in ("ArrowRight", "ArrowRight", "ArrowLeft")]
+    assert told == [hints[0], hints[1], hints[0]]
     page.goto(f"{site.as_uri()}/search.html?q=dropout")
     page.wait_for_selector("#search-results li a")
     page.close()
