@@ -195,7 +195,7 @@ def _read_family(run, metric: str) -> dict[str, pd.Series]:
 
 @cache
 def _tabulate_family(folder: Path, family: str) -> pd.DataFrame:
-    return collect_results([run for run in read_published_runs() if run.experiment.family == family])
+    return collect_results(read_published_runs(names=[e.name for e in EXPERIMENTS.values() if e.family == family]))
 
 
 def summarise_costs(groups: list[list]) -> pd.DataFrame:

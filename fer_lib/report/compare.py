@@ -144,7 +144,11 @@ def read_confusions() -> dict[str, np.ndarray]:
 
 def choose_runs(at_least: int = 3, data: str = "fer2013") -> list[Run]:
     """The published runs on this data of every experiment that has so many on record."""
-    runs = read_published_runs(data)
+    return keep_repeated(read_published_runs(data), at_least)
+
+
+def keep_repeated(runs: list[Run], at_least: int = 3) -> list[Run]:
+    """Those of the runs whose experiment has so many among them."""
     counts = Counter(run.experiment.name for run in runs)
     return [run for run in runs if counts[run.experiment.name] >= at_least]
 

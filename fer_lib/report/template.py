@@ -18,7 +18,7 @@ from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimat
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment, list_additions, list_treatments
 from fer_lib.models import count_multiply_adds, count_parameters
-from fer_lib.record import WEIGHTS, Run
+from fer_lib.record import WEIGHTS, Run, read_published_runs
 from fer_lib.report import compare
 from fer_lib.statistics import Effect, bound_share, estimate_mean
 
@@ -46,7 +46,8 @@ class Records:
     def __init__(self, folder: Path):
         """folder: where figures are put."""
         self._folder = folder
-        self._runs = compare.choose_runs()
+        self._all_runs = read_published_runs()
+        self._runs = compare.keep_repeated(self._all_runs)
         self._statements = claims.read_claims()[1]
         self._verdicts = claims.read_verdicts()
         self.facts = compare.read_facts()
@@ -61,7 +62,7 @@ class Records:
 
     def _get_all(self, name: str) -> list[Run]:
         """The same of an experiment of any number of runs."""
-        found = [run for run in compare.choose_runs(at_least=1) if run.experiment.name == name]
+        found = [run for run in self._all_runs if run.experiment.name == name]
         if not found:
             raise KeyError(f"{name} has no run on record")
         return found
