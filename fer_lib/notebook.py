@@ -118,13 +118,13 @@ def check_parameters(cells: list[str]) -> None:
         try:
             _check_value(name, value, defaults[name])
         except ValueError as error:
-            raise ParameterError(f"parameter {name}: {error}") from None
+            raise ParameterError(f"parameter {name}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
 def _list_profile(given: dict) -> set[str]:
-    """The names of a profile of params/ all of whose parameters are given, as papermill's -f does."""
+    """The names of a profile of params/ all of which are given, as papermill's -f does, whatever -p gives some of."""
     profiles = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (PROJECT / "params").glob("*.yaml")]
-    return {name for profile in profiles if profile.items() <= given.items() for name in profile}
+    return {name for profile in profiles if set(profile) <= set(given) for name in profile}
 
 
 def _evaluate(node: ast.expr):

@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m fer_lib.train", description="Train an experiment and record it.")
     parser.add_argument("experiment", metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each (default: 0)")
-    parser.add_argument("--data", default="auto", help="a file or folder of faces, drawn, or auto (default)")
+    parser.add_argument("--data", default="auto", help="a file or folder of faces, drawn, drawn-few, or auto (default)")
     parser.add_argument("--epochs", type=int, help="at most so many, in place of the experiment's own")
     parser.add_argument("--wandb", default="auto", choices=MODES)
     parser.add_argument("--retrain", action="store_true", help="train although the run is on record")

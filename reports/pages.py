@@ -124,7 +124,7 @@ def _list_markdown(cell: nbformat.NotebookNode) -> list[str]:
 
 def _tell_effect(effect: str) -> str:
     """ "-2.2 (-3.5 to -0.9)" as it is said in a sentence."""
-    return _set_minus(effect if effect.startswith("×") else effect.replace(" (", " points, ", 1)).rstrip(")")
+    return _set_minus(effect.replace(" (", ", " if effect.startswith("×") else " points, ", 1).rstrip(")"))
 
 
 def _set_minus(text: str) -> str:

@@ -19,8 +19,6 @@ from fer_lib.extras.photo import draw_picture
 from fer_lib.notebook import check_parameters
 from tests.conftest import PROJECT, REAL
 
-pytestmark = pytest.mark.slow
-
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 PROFILE = yaml.safe_load((PROJECT / "params" / "quick.yaml").read_text())
 # Where FER2013 is at hand nbval checks every notebook as it is published, and the site's tests execute all of them on
@@ -88,7 +86,9 @@ def test_defaults_are_those_of_the_published_run(path):
     for name, experiment in named.items():
         for field in ("epochs", "patience", "learning_rate", "batch_size"):
             # 0 stands for each experiment's own
-            assert values.get(field, 0) in (0, getattr(experiment, field)), f"{name} {field}"
+            own = getattr(experiment, field)
+            told = f"{field}: {name} has {own}; take it out of the parameters and of `settings`"
+            assert values.get(field, 0) in (0, own), told
 
 
 # --- parameters ------------------------------------------------------------------------------
@@ -113,6 +113,11 @@ def test_the_profile_gives_parameters_that_notebooks_have_in_their_types():
     for cell in cells:
         given = [f"{name} = {value!r}" for name, value in PROFILE.items() if f"{name}: " in cell]
         check_parameters([cell, "\n".join(["# Parameters", *given])])
+
+
+def test_what_is_given_beside_a_whole_profile_may_change_some_of_it():
+    given = "\n".join(f"{name} = {value!r}" for name, value in (PROFILE | {"seeds": [3, 4]}).items())
+    check_parameters(["", CELL, f"# Parameters\n{given}\n"])
 
 
 def test_without_papermill_there_is_nothing_to_check():
@@ -158,6 +163,7 @@ def run_papermill(notebook, target, *arguments, **changes):
     return subprocess.run(command, env=get_environment(**changes), capture_output=True, text=True, cwd=target.parent)
 
 
+@pytest.mark.slow
 def test_papermill_reexecutes_an_iteration_with_other_parameters(tmp_path):
     notebook, target = PROJECT / "notebooks" / "03_a1_baseline.ipynb", tmp_path / "out.ipynb"
     done = run_papermill(
@@ -174,12 +180,14 @@ def test_papermill_reexecutes_an_iteration_with_other_parameters(tmp_path):
     assert "image/png" in text
 
 
+@pytest.mark.slow
 def test_papermill_with_an_unknown_parameter_fails_and_says_so(tmp_path):
     notebook, target = PROJECT / "notebooks" / "03_a1_baseline.ipynb", tmp_path / "out.ipynb"
     done = run_papermill(notebook, target, "-p", "data", "drawn", "-p", "epoch", "2")
     assert done.returncode != 0 and "no parameter 'epoch' here; there are experiment, baseline, data" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_picture_of_ones_own_is_answered(tmp_path):
     notebook, runs = PROJECT / "notebooks" / "20_try_a_photo.ipynb", PROJECT / "reports" / "runs"
     Image.fromarray(draw_picture(count=2)).save(tmp_path / "two.png")
@@ -196,6 +204,7 @@ def run_nbval(notebook, *arguments, **changes):
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SMOKED, ids=lambda path: path.stem)
 def test_nbval_on_a_smoke_copy(path, tmp_path):
     """On the drawn faces, one seed, one epoch; cells marked NBVAL_CHECK_OUTPUT must give what is published."""
@@ -221,6 +230,7 @@ def list_changed_files():
     return [subprocess.run(command, cwd=PROJECT, capture_output=True).stdout for command in commands]
 
 
+@pytest.mark.slow
 def test_nbval_strictly_on_what_is_published(path):
     """With default parameters a notebook reads the records back, gives the very outputs that are committed, and changes
     no file."""

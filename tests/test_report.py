@@ -230,7 +230,7 @@ def test_results_csv_holds_every_published_run(published):
 def test_the_readme_lists_every_notebook_and_its_files_exist():
     text = (PROJECT / "README.md").read_text()
     for path in (PROJECT / "notebooks").glob("*.ipynb"):
-        assert f"(notebooks/{path.name})" in text
+        assert f"(notebooks/{path.name})" in text, f"README.md's table does not list {path.name}"
     assert len(text.encode()) <= 8192
 
 
