@@ -1,6 +1,6 @@
 # make report   set up, execute every notebook with papermill, build the site: what a reader wants
 # make test     set up, run the tests
-# make check    ruff, mypy on the core, the unit tests: two minutes
+# make check    ruff, mypy on the core, the unit tests: a minute and a half
 # make full     also train every published run that is not on record (needs FER2013)
 # make search   train the trials of report B's searches (needs FER2013)
 # make publish  execute notebooks/ in place on FER2013, with their defaults
