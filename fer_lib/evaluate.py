@@ -16,8 +16,9 @@ from fer_lib.statistics import Effect, estimate_contrast, estimate_difference, e
 
 def collect_results(runs: list) -> pd.DataFrame:
     """One row a run: experiment, step, title, seed, data, all its results and environment, last_gap and
-    last_gap_clean (accuracy in training, as met or clean, less that on validation, at the last epoch),
-    and the measures of `measure_course`, `measure_cost` and, where the history has them, `measure_gradients`."""
+    last_gap_clean (accuracy in training, measured on the way or on the untouched images, less that on
+    validation, at the last epoch), and the measures of `measure_course`, `measure_cost` and, where the history has
+    them, `measure_gradients`."""
     rows = [
         {
             "experiment": run.experiment.name,
@@ -126,8 +127,8 @@ def measure_gradients(run) -> dict[str, float]:
 
 
 SUMMARY = {
-    "train_accuracy": "train, as met (%)",
-    "train_accuracy_clean": "train, clean (%)",
+    "train_accuracy": "train, on the way (%)",
+    "train_accuracy_clean": "train, untouched (%)",
     "validation_accuracy": "validation (%)",
     "test_accuracy": "test (%)",
     "test_macro_f1": "test macro F1 (%)",

@@ -113,7 +113,7 @@ def train_run(
 
     The epoch with the best validation accuracy counts, the first of equals; the test split is
     read once, with the weights of that epoch. The record holds these weights. Results: best_epoch, epochs, parameters;
-    at the best epoch train_accuracy (as met in training: augmented, balanced, dropout on),
+    at the best epoch train_accuracy (measured on the way: augmented, balanced, dropout on),
     train_accuracy_clean (afterwards, on the untouched training split), validation_accuracy,
     validation_loss, validation_macro_f1, test_accuracy, test_macro_f1; at the last epoch
     last_train_accuracy, last_train_accuracy_clean, last_validation_accuracy; for each of the

@@ -4,7 +4,6 @@ import textwrap
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -27,7 +26,7 @@ from fer_lib.statistics import estimate_mean
 EFFECTS = {
     "validation_accuracy": "validation accuracy",
     "test_accuracy": "test accuracy",
-    "last_gap_clean": "gap from training to validation, clean",
+    "last_gap_clean": "gap from untouched training images to validation",
 }
 
 
@@ -232,8 +231,8 @@ def plot_method(method: dict) -> Figure:
     for (words, by_seeds), colour in zip(method["power"].items(), (BEFORE, AFTER)):
         for (seeds, shares), style in zip(by_seeds.items(), (":", "-")):
             right.plot(points, shares, f"o{style}", color=colour, markersize=4, label=f"{words}, {seeds} runs each")
-    right.axhline(0.05, color=LOST, linestyle="--", linewidth=1.2)
-    right.axvspan(0, 1, color="#EEEEEE", zorder=0)
+    right.axhline(0.05, color=LOST, linestyle="--", linewidth=1.2, label="5%, by chance alone")
+    right.axvspan(0, 1, color="#EEEEEE", zorder=0, label="too small to matter")
     right.set(xlabel="true effect on validation accuracy (points)", ylabel="share of trials in which it is found")
     right.yaxis.set_major_formatter(PercentFormatter(1, 0))
     right.legend(fontsize=7.5, loc="lower right")
@@ -249,29 +248,30 @@ def plot_method(method: dict) -> Figure:
 
 
 def plot_regime(groups: list[list], reported: list) -> Figure:
-    """Validation accuracy against accuracy in training, as met, epoch by epoch: a line a run, the report's points.
+    """Validation accuracy against accuracy in training, measured on the way, epoch by epoch: a panel a step, a line a
+    run, the other steps' in grey, and the report's point.
 
-    groups: the runs of each step; reported: experiments with a report's accuracies."""
-    figure, axes = make_figure(figsize=(WIDTH, 5))
-    colours = dict(zip([runs[0].experiment.step for runs in groups], sns.color_palette("viridis", len(groups))))
-    for runs in groups:
-        step = runs[0].experiment.step
-        for number, run in enumerate(runs):
-            label = name_step(run) if number == 0 else None
+    groups: the runs of each step; reported: the experiments of these, with a report's accuracies."""
+    columns = -(-len(groups) // 2)
+    figure, panels = make_figure(
+        2, columns, figsize=(WIDTH, 5), sharex=True, sharey=True, squeeze=False, subplot_kw=dict(xlim=(0.3, 1))
+    )
+    for axes, own in zip(panels.flat, groups):
+        for run in (run for runs in groups for run in runs):
+            mine, history = run in own, run.history
             axes.plot(
-                run.history["train_accuracy"], run.history["validation_accuracy"], color=colours[step], label=label,
-                linewidth=1.2, alpha=0.8,
+                history["train_accuracy"], history["validation_accuracy"], color=AFTER if mine else "#D5D5D5",
+                linewidth=1.3 if mine else 0.8, zorder=2 + mine, label="measured, a run" if run is own[0] else None,
             )  # fmt: skip
-    for experiment in reported:
-        train, validation = experiment.reported
-        colour = colours.get(experiment.step, "black")
-        axes.plot(train, validation, "D", color=colour, markeredgecolor="black", markersize=8, zorder=4)
-        axes.annotate(experiment.step, (train, validation), xytext=(7, -3), textcoords="offset points", fontsize=8)
-    axes.plot([], [], "D", color="white", markeredgecolor="black", label="reported")
-    axes.set(xlabel="accuracy in training, as met", ylabel="validation accuracy", xlim=(0.28, 1), ylim=(0.4, None))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, 0))
-    axes.legend(fontsize=8, loc="lower right")
+        axes.set_title(name_step(own[0]), fontsize=9)
+    for axes, experiment in zip(panels.flat, reported):
+        axes.plot(*experiment.reported, "D", color="black", markerfacecolor="white", zorder=4, label="reported")
+        axes.set_ylim(0.4, None)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, 0))
+    figure.supxlabel("accuracy in training, measured on the way", fontsize=10)
+    figure.supylabel("validation accuracy", fontsize=10)
+    panels[0, 0].legend(fontsize=8, loc="lower right")
     above = [experiment.step for experiment in reported if _lies_above(experiment, groups)]
     set_title(
         figure,

@@ -93,12 +93,13 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
 
 
 def plot_gaps(groups: list[list]) -> Figure:
-    """Accuracy in training, as met and clean, beside that on validation at the last epoch, and the gap between them."""
+    """Accuracy in training, measured on the way (treated images, dropout on) and on the untouched training images,
+    beside that on validation at the last epoch, and the gap between them."""
     figure, axes = make_figure(figsize=(WIDTH, 1.6 + 0.7 * len(groups)))
-    rows = [(runs, kind) for runs in groups for kind in ("as met", "clean")]
+    rows = [(runs, kind) for runs in groups for kind in ("on the way", "untouched")]
     gaps = []
     for place, (runs, kind) in enumerate(rows):
-        table, suffix = collect_results(runs), "_clean" if kind == "clean" else ""
+        table, suffix = collect_results(runs), "_clean" if kind == "untouched" else ""
         shares = {"train": table[f"last_train_accuracy{suffix}"], "validation": table["last_validation_accuracy"]}
         axes.hlines(place, *(values.mean() for values in shares.values()), color="#BBBBBB", linewidth=3, zorder=1)
         for name, values in shares.items():
@@ -118,7 +119,8 @@ def plot_gaps(groups: list[list]) -> Figure:
     steps = [f"{round(100 * gap.mean)} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
     set_title(
         figure,
-        f"Gap from training to validation in points: as met {join_names(steps[::2])}; clean {join_names(steps[1::2])}",
+        f"Gap to validation in points: of accuracy measured on the way through training {join_names(steps[::2])}; on "
+        f"the untouched training images {join_names(steps[1::2])}",
         groups[0][0].data,
     )
     return figure

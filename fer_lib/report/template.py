@@ -16,7 +16,7 @@ from fer_lib.costs import describe_times, measure_cost, shorten_hardware, tabula
 from fer_lib.dataset import EMOTIONS, PROJECT
 from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_view, format_markdown, judge_aim
 from fer_lib.experiment import Experiment
-from fer_lib.experiments import EXPERIMENTS, find_experiment, list_additions, list_treatments
+from fer_lib.experiments import EXPERIMENTS, find_experiment, list_treatments
 from fer_lib.models import count_multiply_adds, count_parameters
 from fer_lib.record import WEIGHTS, Run, read_published_runs
 from fer_lib.report import compare
@@ -84,13 +84,6 @@ class Records:
         """Mean validation accuracy of an experiment of any number of runs, in percent: "64.9"."""
         return f"{100 * collect_results(self._get_all(name))['validation_accuracy'].mean():.1f}"
 
-    def list_additions(self) -> str:
-        """What each addition to the small network brings on validation, in points ± half the 95% interval:
-        "zoom (-0.9 ± 0.9) and light (+0.4 ± 0.9)"."""
-        titles = {name: find_experiment(name).title for name in list_additions()}
-        gains = [f"{title[0].lower()}{title[1:]} ({self.gain('s5_averaging', name)})" for name, title in titles.items()]
-        return plots.join_names(gains)
-
     def _find_statement(self, number: str) -> claims.Statement:
         found = [statement for statement in self._statements if statement.number == number]
         if not found or pd.isna(self._verdicts.loc[number, "effect"]):
@@ -135,6 +128,20 @@ class Records:
             row["parameters"] = f"{count_parameters(model):,}"
             rows.append(row | {"multiply-adds (M)": f"{count_multiply_adds(model) / 1e6:.0f}"})
         return _format_table(pd.DataFrame(rows), {"step": 5, "network": 60, "parameters": 11, "multiply-adds (M)": 13})
+
+    def show_climb(self) -> str:
+        """The way beyond both reports in a table: each step, the one that it changes, and what it brings on validation,
+        in points."""
+        rows = []
+        for name in dict.fromkeys(run.experiment.name for run in self._all_runs if run.experiment.report == "S"):
+            experiment, runs = find_experiment(name), self._get_all(name)
+            row = {"step": experiment.step, "change": experiment.title, "over": self.step(experiment.against)}
+            row["gain"] = self.gain(experiment.against, name)
+            for split in ("validation", "test"):
+                row[f"{split} (%)"] = estimate_mean([run.results[f"{split}_accuracy"] for run in runs]).format()
+            rows.append(row | {"runs": len(runs)})
+        widths = {"step": 5, "change": 24, "over": 5, "gain": 12, "validation (%)": 14, "test (%)": 12, "runs": 5}
+        return _format_table(pd.DataFrame(rows), widths)
 
     def show_experiments(self) -> str:
         table = compare.tabulate_experiments(self._runs).drop(columns="runs")
@@ -185,8 +192,8 @@ class Records:
         return compare.describe_published(self.get_runs(name)).replace("**", "")
 
     def show_published(self) -> str:
-        widths = {"system": 20, "networks": 8, "reported (%)": 8, "split": 11, "chosen on": 11, "pretrained": 11}
-        return _format_table(compare.tabulate_published(), widths | {"note": 44, "source": 20})
+        widths = {"system": 19, "networks": 10, "reported (%)": 10, "split": 12, "chosen on": 12, "pretrained": 14}
+        return _format_table(compare.tabulate_published(), widths | {"note": 40, "source": 20})
 
     def bound(self, name: str) -> str:
         """Half the 95% interval, in points, that the number of test images alone gives an experiment's accuracy."""
