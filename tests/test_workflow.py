@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -112,7 +113,7 @@ def test_on_a_cluster_a_step_is_told_when_it_is_done_and_a_failed_log_as_it_is()
 job      count
 -----  -------
 run          2
-full         1
+runs         1
 total        3
 
 Job 1: training one
@@ -131,7 +132,7 @@ Job 2: training two
 Finished jobid: 1 (Rule: run)
 1 of 3 steps (33%) done
 """
-    told = "".join(tell_steps(lines.splitlines(keepends=True), "full"))
+    told = "".join(tell_steps(lines.splitlines(keepends=True), "runs"))
     assert (
         told
         == f"""to do: 2 × run
@@ -159,6 +160,34 @@ def test_snakemake_trains_a_run_that_is_not_on_record(tmp_path):
     done = subprocess.run(command, text=True, capture_output=True, env=environment | {"WANDB_MODE": "disabled"})
     record = tmp_path / "reports" / "runs" / "b1_two_layer" / "drawn-few-seed4" / "run.json"
     assert done.returncode == 0 and record.exists(), done.stderr[-2000:]
+
+
+def test_make_full_trains_first_and_makes_the_site_of_the_new_records(tmp_path):
+    """Snakemake looks for records when it begins: it does not see those that it makes."""
+    (tmp_path / "Snakefile").write_text(
+        """
+from pathlib import Path
+rule runs:
+    input: expand("{run}.json", run=config.get("experiments", []))
+rule run:
+    output: "{run}.json"
+    shell: "sleep 1; touch {output}"
+rule site:
+    input: sorted(str(path) for path in Path().glob("*.json"))
+    output: "site.txt"
+    shell: "echo {input} > {output}"
+"""
+    )
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "ready").touch()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["make", "full", "CORES=1", "CONFIG=experiments=[a,b]"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PROJECT), "PATH": path}, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and (tmp_path / "site.txt").read_text() == "a.json b.json\n", done.stderr
 
 
 @pytest.mark.parametrize(

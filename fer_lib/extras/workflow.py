@@ -18,9 +18,9 @@ CHATTER = re.compile(
     r"Provided [\w ]+:|Rules claiming|SLURM run ID|\d+ of \d+ steps|Using workflow specific profile|\[\w{3} \w{3} |\s*$"
 )
 OPTIONS = ["--nolock", "--rerun-incomplete", "--quiet", "host", "reason"]
-GATHERING = {"full", "runs", "search"}  # targets that are no step themselves
+GATHERING = {"runs", "search"}  # targets that are no step themselves
 RECORDS = {
-    "full": ("runs", "reports/runs/*/fer2013-seed*/run.json"),
+    "runs": ("runs", "reports/runs/*/fer2013-seed*/run.json"),
     "search": ("trials", "reports/sweeps/*/fer2013/*.json"),
 }
 
