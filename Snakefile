@@ -94,6 +94,7 @@ rule paper:
         "reports/published.csv",
         "reports/confusions.json",
         "reports/facts.json",
+        "reports/results.csv",  # whose rule writes the tables above too
         RECORDED,
     output:
         "reports/report.pdf",
