@@ -24,6 +24,9 @@ rule failing:
     output: "failing.txt"
     log: "failing.log"
     shell: "echo the reason > {log}; exit 1"
+rule cut:
+    output: update("cut.txt")
+    shell: "[ -e {output} ] || {{ echo made > {output}; kill -9 $$; }}"
 rule piece:
     output: "{name}.piece"
     message: "making {wildcards.name}"
@@ -82,6 +85,14 @@ def test_a_second_make_waits_for_the_first_and_says_so(start, tmp_path):
     (tmp_path / "quick").touch()
     second.communicate(timeout=120)
     assert second.returncode == 0 and (tmp_path / "slow.txt").exists()
+
+
+def test_what_a_killed_step_has_made_is_there_for_the_next(start, tmp_path):
+    """A run's record is whole when its run.json is there; without it the rest is taken for a damaged one."""
+    for status in (1, 0):
+        process = start("cut.txt")
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == status and (tmp_path / "cut.txt").read_text() == "made\n", error
 
 
 def test_each_step_is_told_with_the_time_left(start):
