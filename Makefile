@@ -10,6 +10,7 @@
 # make lock     compile requirements.txt anew from pyproject.toml
 #
 # PROFILE=slurm, with full or search, hands the trainings to a cluster (profiles/slurm/, INSTALL.md).
+# CONFIG='data=drawn-few seeds=[0]', with full, narrows what it trains (Snakefile).
 #
 # FER_DATA=/path/to/icml_face_data.csv.zip names FER2013; without it, data/ is searched, and
 # without a file there the drawn faces stand in.
@@ -18,24 +19,27 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
-WHERE = $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES))
-SNAKEMAKE = python -m fer_lib.extras.workflow --rerun-triggers mtime params --show-failed-logs $(WHERE)
+SNAKEMAKE = python -m fer_lib.extras.workflow --rerun-triggers mtime params --show-failed-logs
+HERE = --cores $(CORES)
+THERE = $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),$(HERE))
 
 .PHONY: report site full search publish results onnx bench check test crash lock
 
 report site: .venv/ready
-	@$(SNAKEMAKE) site
+	@$(SNAKEMAKE) $(HERE) site
 	@echo "Open reports/site/index.html"
 
+# Two calls: only the second sees the new records, from which the notebooks and tables are made.
 full: .venv/ready
-	@$(SNAKEMAKE) full
+	@$(SNAKEMAKE) $(if $(CONFIG),--config $(CONFIG)) $(THERE) runs
+	@$(SNAKEMAKE) $(HERE) site
 	@echo "Open reports/site/index.html"
 
 search: .venv/ready
-	@$(SNAKEMAKE) search
+	@$(SNAKEMAKE) $(THERE) search
 
 publish results: .venv/ready
-	@$(SNAKEMAKE) $@ --force
+	@$(SNAKEMAKE) $(HERE) --force $@
 
 onnx: .venv/ready
 	@python -m fer_lib.extras.onnx

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,9 @@ rule failing:
     output: "failing.txt"
     log: "failing.log"
     shell: "echo the reason > {log}; exit 1"
+rule cut:
+    output: update("cut.txt")
+    shell: "[ -e {output} ] || {{ echo made > {output}; kill -9 $$; }}"
 rule piece:
     output: "{name}.piece"
     message: "making {wildcards.name}"
@@ -83,6 +87,14 @@ def test_a_second_make_waits_for_the_first_and_says_so(start, tmp_path):
     assert second.returncode == 0 and (tmp_path / "slow.txt").exists()
 
 
+def test_what_a_killed_step_has_made_is_there_for_the_next(start, tmp_path):
+    """A run's record is whole when its run.json is there; without it the rest is taken for a damaged one."""
+    for status in (1, 0):
+        process = start("cut.txt")
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == status and (tmp_path / "cut.txt").read_text() == "made\n", error
+
+
 def test_each_step_is_told_with_the_time_left(start):
     process = start("search")
     _, error = process.communicate(timeout=120)
@@ -112,7 +124,7 @@ def test_on_a_cluster_a_step_is_told_when_it_is_done_and_a_failed_log_as_it_is()
 job      count
 -----  -------
 run          2
-full         1
+runs         1
 total        3
 
 Job 1: training one
@@ -131,7 +143,7 @@ Job 2: training two
 Finished jobid: 1 (Rule: run)
 1 of 3 steps (33%) done
 """
-    told = "".join(tell_steps(lines.splitlines(keepends=True), "full"))
+    told = "".join(tell_steps(lines.splitlines(keepends=True), "runs"))
     assert (
         told
         == f"""to do: 2 × run
@@ -159,6 +171,34 @@ def test_snakemake_trains_a_run_that_is_not_on_record(tmp_path):
     done = subprocess.run(command, text=True, capture_output=True, env=environment | {"WANDB_MODE": "disabled"})
     record = tmp_path / "reports" / "runs" / "b1_two_layer" / "drawn-few-seed4" / "run.json"
     assert done.returncode == 0 and record.exists(), done.stderr[-2000:]
+
+
+def test_make_full_trains_first_and_makes_the_site_of_the_new_records(tmp_path):
+    """Snakemake looks for records when it begins: it does not see those that it makes."""
+    (tmp_path / "Snakefile").write_text(
+        """
+from pathlib import Path
+rule runs:
+    input: expand("{run}.json", run=config.get("experiments", []))
+rule run:
+    output: "{run}.json"
+    shell: "sleep 1; touch {output}"
+rule site:
+    input: sorted(str(path) for path in Path().glob("*.json"))
+    output: "site.txt"
+    shell: "echo {input} > {output}"
+"""
+    )
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "ready").touch()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["make", "full", "CORES=1", "CONFIG=experiments=[a,b]"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PROJECT), "PATH": path}, text=True, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and (tmp_path / "site.txt").read_text() == "a.json b.json\n", done.stderr
 
 
 @pytest.mark.parametrize(

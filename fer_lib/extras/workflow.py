@@ -15,12 +15,14 @@ from pathlib import Path
 
 CHATTER = re.compile(
     r"Assuming unrestricted|Building DAG|Using shell|Select jobs|Execute \d|Complete log|Elapsed time|"
-    r"Provided [\w ]+:|Rules claiming|SLURM run ID|\d+ of \d+ steps|Using workflow specific profile|\[\w{3} \w{3} |\s*$"
+    r"--keep-incomplete mode|Cleaning up SLURM log|Provided [\w ]+:|Rules claiming|SLURM run ID|"
+    r"\d+ of \d+ steps|Using workflow specific profile|\[\w{3} \w{3} |\s*$"
 )
-OPTIONS = ["--nolock", "--rerun-incomplete", "--quiet", "host", "reason"]
-GATHERING = {"full", "runs", "search"}  # targets that are no step themselves
+# A training killed after its record was written has made it whole: Snakemake would delete the half that it knows of.
+OPTIONS = ["--nolock", "--rerun-incomplete", "--keep-incomplete", "--quiet", "host", "reason"]
+GATHERING = {"runs", "search"}  # targets that are no step themselves
 RECORDS = {
-    "full": ("runs", "reports/runs/*/fer2013-seed*/run.json"),
+    "runs": ("runs", "reports/runs/*/fer2013-seed*/run.json"),
     "search": ("trials", "reports/sweeps/*/fer2013/*.json"),
 }
 
