@@ -291,8 +291,9 @@ def main(arguments: list[str] | None = None) -> None:
         experiment = find_experiment(options.experiment, **changes)
         dataset, seeds = load_data(options.data), check_seeds(options.seed)
         for seed in seeds:
-            (run,) = get_runs(experiment, dataset, [seed], options.retrain, options.wandb)
-            print(describe_run(run))
+            known = None if options.retrain else read_run(experiment, dataset, seed)
+            run = known or get_runs(experiment, dataset, [seed], options.retrain, options.wandb)[0]
+            print(describe_run(run) + (", and was before: nothing was trained" if known else ""))
     except (ValueError, RuntimeError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:

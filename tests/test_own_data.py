@@ -20,6 +20,7 @@ from fer_lib.data import DataError, load_data
 from fer_lib.dataset import Content
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.reading.faces import draw_faces
+from fer_lib.reading.pictures import read_heif
 from fer_lib.reading.splitting import complete_splits, name_classes
 from tests.test_damage import check
 from tests.test_data import FER2013_CSV, GOOD, PIXELS, ROWS, expected_images, pack_tar, pack_zip, save, write_rows
@@ -316,6 +317,14 @@ def test_kaggles_fer2013_keeps_the_challenges_splits_that_its_files_names_tell(t
         assert [len(split) for split in load_data(folder).splits.values()] == [21, 11, 10]
 
 
+@pytest.mark.parametrize("ending", [".heic", ".avif", ".jp2", ".webp", ".JPG"])
+def test_what_telephones_and_cameras_write_is_read(tmp_path, ending):
+    read_heif()  # else it could not be written either
+    folder = write_pictures(tmp_path / "faces", [*name_files(["glad", "grim"]), f"glad/99{ending}"])
+    dataset = load(folder)
+    assert sum(len(split) for split in dataset.splits.values()) == 13
+
+
 def test_pictures_are_decoded_once(tmp_path, monkeypatch):
     folder = write_pictures(tmp_path / "faces", name_files(["glad", "grim"]))
     first = load(folder)
@@ -327,7 +336,9 @@ def test_pictures_are_decoded_once(tmp_path, monkeypatch):
 
 
 WRONG = {
-    "one folder": (["1.png", "2.png"], "1.png lies in no folder of a class; lay them out in a folder for each class"),
+    "no folder": (["1.png", "2.png"], "all pictures lie in one folder, and two classes are the least; lay them out"),
+    "one folder": (name_files(["only"]), "all pictures lie in one folder, and two classes are the least; lay them out"),
+    "beside the folders": (["a/1.png", "2.png"], "2.png lies in no folder of a class; lay them out in a folder for"),
     "no class below a split": (["train/1.png", "test/2.png"], "test/2.png lies in no folder of a class"),
     "a stray picture": (["train/a/1.png", "train/b/2.png", "c/3.png"], "c/3.png lies in no folder of a split"),
     "few pictures": (name_files("ab", count=2), "of a, b fewer than 3 images"),
@@ -397,7 +408,11 @@ def own(tmp_path):
 def test_an_experiment_trains_on_it_and_its_record_knows_the_classes(own, capsys, own_folders):
     with pytest.warns(UserWarning, match="8 classes: anger, contempt"):
         train.main(["a1_baseline", "--data", str(own), "--epochs", "1"])
-    assert "a1_baseline custom-" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "a1_baseline custom-" in told and "nothing was trained" not in told
+    with pytest.warns(UserWarning, match="8 classes"):
+        train.main(["a1_baseline", "--data", str(own), "--epochs", "1"])
+    assert "is on record, and was before: nothing was trained" in capsys.readouterr().out
     dataset = load(own)
     (run,) = train.get_runs(replace(EXPERIMENTS["a1_baseline"], epochs=1), dataset, [0])
     assert run.logits["test"].shape == (8, 8) and run.classes == dataset.classes and run.data == dataset.name

@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
-from pillow_heif import register_heif_opener
 from torch import nn
 
 from fer_lib.dataset import EMOTIONS, SIDE
@@ -29,16 +28,11 @@ from fer_lib.extras.detect import LONGEST, find_faces
 from fer_lib.extras.explain import calc_saliency
 from fer_lib.preprocess import cut_middle, scale_pixels
 from fer_lib.reading.faces import draw_faces
+from fer_lib.reading.pictures import FORMATS, MOST_PIXELS, read_heif
 from fer_lib.recipe import judge_views
 from fer_lib.record import find_published_run, load_model, runs_folder
 
-MOST_PIXELS = 100_000_000
-"""Of a picture as it is decoded; half a gigabyte or so at 16 bits."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
-"""Of photographs, told by content, not by name. Pillow knows others, some of which start other programs."""
-
-register_heif_opener()  # what iPhones take
+read_heif()
 
 BATCH = 256
 """Faces that a network is shown at once."""

@@ -7,9 +7,11 @@
 Any picture becomes grey and 48x48 pixels.
 """
 
+import contextlib
 import io
 import re
 import warnings
+from functools import cache
 from os.path import commonprefix
 from pathlib import PurePosixPath
 
@@ -19,11 +21,14 @@ from fer_lib.dataset import SIDE, Content, DataError
 from fer_lib.reading.splitting import USAGE_NAMES, complete_splits, encode, name_classes
 from fer_lib.reading.unpacking import Files
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Of pictures, told by content. Pillow knows others, some of which start other programs."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
+"""Of pictures, told by content, not by name. Pillow knows others, some of which start other programs."""
+
+SUFFIXES = set(".avif .bmp .gif .heic .heif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 
 MOST_PIXELS = 100_000_000
+"""Of a picture as it is decoded; half a gigabyte or so at 16 bits."""
+
 JAFFE = re.compile(r"[A-Z]{2}\.(AN|DI|FE|HA|NE|SA|SU)\d+\.\d+\.tiff?")
 JAFFE_CLASSES = dict(AN="Angry", DI="Disgust", FE="Fear", HA="Happy", NE="Neutral", SA="Sad", SU="Surprise")
 LAYOUT = (
@@ -59,6 +64,8 @@ def _read_layout(name: str, names: list[str]) -> tuple[list[str], np.ndarray | N
     if all(JAFFE.fullmatch(PurePosixPath(one).name) for one in names):
         return [JAFFE_CLASSES[JAFFE.fullmatch(PurePosixPath(one).name)[1]] for one in names], None
     folders = [PurePosixPath(one).parent.parts for one in names]
+    if len(set(folders)) == 1:
+        raise DataError(f"{name}: all pictures lie in one folder, and two classes are the least; {LAYOUT}")
     above = len(commonprefix(folders))  # of tuples: the folders that hold all pictures
     named = [next((place for place, part in enumerate(f) if part.casefold() in USAGE_NAMES), None) for f in folders]
     starts = [above if place is None else place + 1 for place in named]
@@ -88,6 +95,7 @@ def _read_face(shown: str, content: bytes) -> np.ndarray:
     """A picture as grey, uint8 (48, 48)."""
     from PIL import Image, ImageOps  # here and below: few need them
 
+    read_heif()
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             warnings.simplefilter("ignore")
@@ -102,6 +110,15 @@ def _read_face(shown: str, content: bytes) -> np.ndarray:
         raise DataError(
             f"{shown}: no picture that can be read ({' '.join(str(error).split())}); replace it or take it out"
         ) from error
+
+
+@cache
+def read_heif() -> None:
+    """Let Pillow read what iPhones take, if its plugin is installed."""
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
 
 
 def fit_face(image: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ COLUMNS = {  # what each may be called, in small letters
     "pixels": ("pixels", "pixel"),
     "usage": ("usage", "split"),
 }
-EXPECTED = "'emotion, Usage, pixels' or 'emotion, pixels, Usage' or 'emotion, pixels'"
+EXPECTED = "'emotion, Usage, pixels' or 'emotion, pixels', or 'label' for classes of your own in place of 'emotion'"
 INDEX = re.compile(r"|index|id|unnamed: \d+")  # what pandas calls a column with the rows' numbers
 NUMBERS = {str(label) for label in range(len(EMOTIONS))}
 ROWS = 1000  # read at a time

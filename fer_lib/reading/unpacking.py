@@ -37,7 +37,9 @@ def check_path(path: Path) -> Path:
     shown = shown if shown.isprintable() else repr(shown)
     try:
         if not path.is_dir() and not path.is_file():
-            raise DataError(f"{shown} does not exist; the README says how to get FER2013 from Kaggle")
+            raise DataError(
+                f"{shown} does not exist; if it is to be FER2013, the README says how to get it from Kaggle"
+            )
         if path.is_file() and path.stat().st_size == 0:
             raise DataError(f"{show_name(path)} is empty; download it again")
     except OSError as error:  # a path that is too long, a folder that may not be looked into
