@@ -55,22 +55,20 @@ class Quantity:
 class Statement:
     """One thing that a report says, and the contrast that it is judged by.
 
-    number: "A-C6.2"; claim: "A-C6"; says: it, in English; quantity: or None where nothing was recorded that bears on
-    it, which `lacks` then says; after, before: experiments; expects: "more", "less" or "no more"; reported: the
-    report's own effect, in the quantity's unit, or NaN; times: what the contrast is multiplied by; at_least: how large
-    the report says that the effect is, where it says so, in the quantity's unit."""
+    number: "A-C6.2"; claim: "A-C6"; says: it, in English; after, before: experiments; expects: "more", "less" or
+    "no more"; reported: the report's own effect, in the quantity's unit, or NaN; times: what the contrast is multiplied
+    by; at_least: how large the report says that the effect is, where it says so, in the quantity's unit."""
 
     number: str
     claim: str
     says: str
-    quantity: Quantity | None = None
-    after: tuple[str, ...] = ()
+    quantity: Quantity
+    after: tuple[str, ...]
     before: tuple[str, ...] = ()
     expects: str = "more"
     reported: float = np.nan
     times: float = 1.0
     at_least: float = 0.0
-    lacks: str = ""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -87,7 +85,7 @@ class Statement:
         low, high = low - self.at_least, high - self.at_least
         if self.expects == "less":
             low, high = -high, -low
-        if self.quantity is None or np.isnan(low):
+        if np.isnan(low):
             return "undecided"
         matters = self.quantity.matters
         if self.expects == "no more":
@@ -126,8 +124,6 @@ def _read_quantity(fields: dict) -> Quantity:
 
 
 def _read_statement(claim: str, number: str, fields: dict, quantities: dict[str, Quantity]) -> Statement:
-    if "lacks" in fields:
-        return Statement(number, claim, **fields)
     try:
         fields = fields | {"quantity": quantities[fields["quantity"]]}
         fields |= {side: tuple(EXPERIMENTS[name].name for name in fields[side]) for side in ("after", "before")}
@@ -162,10 +158,6 @@ def tabulate_statements(statements: Sequence[Statement], verdicts: pd.DataFrame)
 def _tabulate_statement(statement: Statement, verdict: pd.Series) -> dict:
     row = {"": statement.number, "statement": statement.says, "verdict": f"**{verdict['verdict']}**"}
     quantity = statement.quantity
-    if quantity is None:
-        return (
-            row | {"effect": "not recorded"} | dict.fromkeys(("test", "reported", "matters", "measured", "steps"), "—")
-        )
     row |= {"effect": "not run yet", "test": "—", "reported": quantity.format(statement.reported)}
     if not pd.isna(verdict["effect"]):
         row["effect"] = format_effect(quantity, verdict["effect"], verdict["low"], verdict["high"])
@@ -182,7 +174,7 @@ def format_effect(quantity: Quantity, mean: float, low: float, high: float) -> s
 
 def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
     """What would decide an undecided statement, in a sentence."""
-    if statement.quantity is None or pd.isna(verdict["effect"]):
+    if pd.isna(verdict["effect"]):
         return f"{statement.number}: {verdict['lacks']}."
     words = f"an effect of {statement.quantity.format(verdict['detectable'], sign=False)} would have been found"
     if statement.quantity.column == SETTINGS:

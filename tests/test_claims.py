@@ -10,6 +10,7 @@ from scipy import stats
 from fer_lib import claims
 from fer_lib.claims import QUESTIONS, VERDICTS, Quantity, Statement, read_claims, read_verdicts
 from fer_lib.evaluate import collect_results
+from fer_lib.extras.shift import read_shifts
 from fer_lib.record import read_first_gradients, read_published_runs
 from fer_lib.report import judge
 from fer_lib.statistics import Effect
@@ -52,8 +53,8 @@ def test_both_reports_are_taken_apart_into_statements_that_can_be_judged():
     assert list(numbers) == [f"A-C{place}" for place in range(1, 10)] + [f"B-C{place}" for place in range(1, 6)]
     assert {statement.claim for statement in statements} == {*numbers, QUESTIONS}
     for statement in statements:
-        assert statement.lacks or sum(statement.weights.values()) == pytest.approx(1 if not statement.before else 0)
-    contrasts = [(s.quantity.column, s.after, s.before) for s in statements if s.quantity]
+        assert sum(statement.weights.values()) == pytest.approx(1 if not statement.before else 0)
+    contrasts = [(s.quantity.column, s.after, s.before) for s in statements]
     assert len(set(contrasts)) == len(contrasts), "an effect is counted twice"
 
 
@@ -87,22 +88,15 @@ def make_evidence(shares):
 
 def test_statements_are_judged_with_what_would_decide_the_undecided():
     shares = {"a1_baseline": [0.50, 0.52, 0.51], "a2_batchnorm": [0.56, 0.57, 0.58], "a3_dropout": [0.57, 0.59, 0.57]}
-    clear, small, unknown, lost = (
-        Statement(f"X.{place}", "X", "", quantity, after, before, "more", lacks=lacks)
-        for place, (quantity, after, before, lacks) in enumerate(
-            [
-                (ACCURACY, ("a2_batchnorm",), ("a1_baseline",), ""),
-                (ACCURACY, ("a3_dropout",), ("a2_batchnorm",), ""),
-                (ACCURACY, ("a4_wider",), ("a3_dropout",), ""),
-                (None, (), (), "nobody looked"),
-            ]
-        )
+    pairs = [("a2_batchnorm", "a1_baseline"), ("a3_dropout", "a2_batchnorm"), ("a4_wider", "a3_dropout")]
+    clear, small, unknown = (
+        Statement(f"X.{place}", "X", "", ACCURACY, (after,), (before,)) for place, (after, before) in enumerate(pairs)
     )
-    table = judge.judge_statements([clear, small, unknown, lost], make_evidence(shares), {}).set_index("statement")
-    assert table["verdict"].tolist() == ["true", "undecided", "undecided", "undecided"]
+    table = judge.judge_statements([clear, small, unknown], make_evidence(shares), {}).set_index("statement")
+    assert table["verdict"].tolist() == ["true", "undecided", "undecided"]
     assert table.loc["X.0", "effect"] == pytest.approx(0.06) == table.loc["X.0", "test"]
     assert table.loc["X.0", "confidence"] == pytest.approx(0.975)  # one of two is decided
-    assert table.loc["X.2", "lacks"] == "no run of A4 yet" and table.loc["X.3", "lacks"] == "nobody looked"
+    assert table.loc["X.2", "lacks"] == "no run of A4 yet"
     row = table.loc["X.1"]
     assert row["detectable"] > row["effect"] and row["seeds_needed"] > 3
     told = claims.describe_undecided(small, row)
@@ -176,7 +170,7 @@ def test_the_method_finds_no_difference_where_there_is_none(published):
 @needs_fer2013
 def test_the_verdicts_on_record_are_those_of_the_runs(published, fer2013):
     labels = {"validation": fer2013.validation.labels, "test": fer2013.test.labels}
-    found = judge.judge_claims(published, labels, read_first_gradients()).set_index("statement")
+    found = judge.judge_claims(published, labels, read_first_gradients(), read_shifts()).set_index("statement")
     recorded = read_verdicts()
     assert found["verdict"].tolist() == recorded["verdict"].tolist(), "run `make results`"
     pd.testing.assert_series_equal(found["effect"].astype(float), recorded["effect"], atol=1e-5)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_lib.dataset import EMOTIONS
 from fer_lib.extras import browser as scripts
 from fer_lib.extras import photo
 from fer_lib.extras.onnx import write_network
@@ -51,7 +52,7 @@ def test_the_model_cards_lines_give_what_torch_gives(network, predict, monkeypat
     )
     monkeypatch.chdir(network.parents[2])
     exec(example, names := {})
-    assert names["probabilities"].shape == (1, 7)
+    assert names["probabilities"].shape == (1, 7) and names["classes"] == list(EMOTIONS)
     faces = draw_faces(np.arange(7), np.random.default_rng(1))
     (answers,) = names["network"].run(None, {"faces": faces})
     np.testing.assert_allclose(answers, predict(faces), atol=1e-4)

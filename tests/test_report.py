@@ -44,6 +44,7 @@ def site(tmp_path_factory):
         "reports/claims.yaml",
         "reports/verdicts.csv",
         "reports/gradients.csv",
+        "reports/shifts.csv",
         "reports/method.json",
         "reports/published.csv",
         "reports/tries.csv",

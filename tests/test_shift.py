@@ -30,5 +30,9 @@ def test_each_seed_is_measured_once_and_lies_in_the_experiments_order(small, mon
     assert own["epoch"].tolist() == [2] * 4 + [3] * 4 and (own["shift"] > 0).all()
     summary = shift.summarise_shifts(table).set_index(["experiment", "seed"])["log_shift"]
     assert summary["a2_batchnorm", 0] == pytest.approx(np.log(own["shift"]).mean())
+    means = shift.tabulate_shifts()
+    assert list(means.index) == ["layer 2", "layer 3", "layer 4", "layer 5", "all"]
+    both = table.query("experiment == 'a2_batchnorm' and layer == '4'")["shift"]
+    assert means.loc["layer 2", "A2 Batch norm"] == pytest.approx(np.exp(np.log(both).mean()), abs=1e-3)
     monkeypatch.setattr(shift, "measure_shifts", None)  # a second time nothing is trained
     shift.record_shifts(EXPERIMENTS["a2_batchnorm"], small, 1)

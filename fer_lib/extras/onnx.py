@@ -15,6 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from fer_lib import __version__
 from fer_lib.dataset import EMOTIONS
 from fer_lib.extras.photo import EXPERIMENT, SEED, predict_faces, read_temperature
 from fer_lib.preprocess import cut_middle
@@ -59,6 +60,8 @@ def write_network(path: Path) -> None:
     )
     model = program.model_proto
     halve_weights(model)
+    about = {"classes": ",".join(EMOTIONS), "network": f"{EXPERIMENT}, seed {SEED}", "version": __version__}
+    helper.set_model_props(model, about | {"license": "MIT"})
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     answers = onnxruntime.InferenceSession(content).run(None, {"faces": faces})[0]

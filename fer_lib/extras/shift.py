@@ -18,7 +18,7 @@ from filelock import FileLock
 from torch import nn
 
 from fer_lib.data import load_data
-from fer_lib.dataset import Dataset
+from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment
 from fer_lib.hardware import choose_hardware
@@ -89,9 +89,23 @@ def summarise_shifts(table: pd.DataFrame) -> pd.DataFrame:
     return logs.groupby(["experiment", "seed"], sort=False)["log_shift"].mean().reset_index()
 
 
+def tabulate_shifts() -> pd.DataFrame:
+    """Geometric means of the shift over epochs and seeds: a row a layer of weights, the second being the first that has
+    one, and a row over all; a column an experiment."""
+    columns = {}
+    for name, own in read_shifts().groupby("experiment", sort=False):
+        logs = np.log(own.set_index("layer")["shift"])
+        means = logs.groupby(level=0, sort=False).mean().to_numpy()
+        column = {f"layer {place}": mean for place, mean in enumerate(means, start=2)} | {"all": logs.mean()}
+        columns[f"{EXPERIMENTS[name].step} {EXPERIMENTS[name].title}"] = pd.Series(column)
+    return np.exp(pd.DataFrame(columns)).round(3)
+
+
 def read_shifts() -> pd.DataFrame:
-    """reports/shifts.csv: the rows of `measure_shifts` of all experiments that it was asked of, on FER2013."""
-    return pd.read_csv(_find_table(), dtype={"layer": str})
+    """reports/shifts.csv: the rows of `measure_shifts` of all experiments that it was asked of, on FER2013; the
+    project's own where runs are recorded elsewhere (FER_RUNS) and no such table is."""
+    path = _find_table()
+    return pd.read_csv(path if path.exists() else PROJECT / "reports" / "shifts.csv", dtype={"layer": str})
 
 
 def _find_table() -> Path:

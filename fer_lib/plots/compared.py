@@ -169,7 +169,7 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
 def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
     """The effect that each statement was judged by, with its interval, and what its report gives: accuracies and gaps
     each on an axis of their own, in points. Arguments of `claims.read_claims` and `claims.read_verdicts`."""
-    measured = [s for s in statements if s.quantity and s.quantity.unit == "points" and s.number in verdicts.index]
+    measured = [s for s in statements if s.quantity.unit == "points" and s.number in verdicts.index]
     measured = [s for s in measured if not pd.isna(verdicts.loc[s.number, "effect"])]
     accuracies = [s for s in measured if s.quantity.column == "validation_accuracy"]
     parts = [part for part in (accuracies, [s for s in measured if s not in accuracies]) if part]

@@ -10,6 +10,7 @@ from fer_lib.claims import SETTINGS, Quantity, Statement, read_claims
 from fer_lib.evaluate import collect_results
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.search import measure_sensitivity, read_trials
+from fer_lib.extras.shift import summarise_shifts
 from fer_lib.record import Run
 from fer_lib.statistics import Effect, Scatter, choose_confidence, estimate_contrast, moderate_variances
 
@@ -52,9 +53,14 @@ class Evidence:
         return {name: group[column].to_numpy() for name, group in found.groupby("experiment", sort=False)}
 
 
-def collect_evidence(runs: list[Run], labels: Mapping[str, np.ndarray], gradients: pd.DataFrame) -> Evidence:
-    """labels: {"validation": int (N,), "test": int (N,)}; gradients: of `record.read_first_gradients`."""
-    table = collect_results(runs).merge(summarise_first_gradients(gradients), how="left", on=["experiment", "seed"])
+def collect_evidence(
+    runs: list[Run], labels: Mapping[str, np.ndarray], gradients: pd.DataFrame, shifts: pd.DataFrame
+) -> Evidence:
+    """labels: {"validation": int (N,), "test": int (N,)}; gradients: of `record.read_first_gradients`; shifts: of
+    `shift.read_shifts`."""
+    table = collect_results(runs)
+    for further in (summarise_first_gradients(gradients), summarise_shifts(shifts)):
+        table = table.merge(further, how="left", on=["experiment", "seed"])
     right = {}
     for name in dict.fromkeys(run.experiment.name for run in runs):
         own = [run for run in runs if run.experiment.name == name]
@@ -74,12 +80,14 @@ def estimate_sensitivity(statement: Statement) -> Effect:
     return Effect(contrast.mean(), contrast.var(ddof=1) / len(contrast), freedom=len(contrast) - 1)
 
 
-def judge_claims(runs: list[Run], labels: Mapping[str, np.ndarray], gradients: pd.DataFrame) -> pd.DataFrame:
+def judge_claims(
+    runs: list[Run], labels: Mapping[str, np.ndarray], gradients: pd.DataFrame, shifts: pd.DataFrame
+) -> pd.DataFrame:
     """The rows of reports/verdicts.csv. Arguments as of `collect_evidence`, of all published runs."""
     _, statements = read_claims()
-    searched = [s for s in statements if s.quantity is not None and s.quantity.column == SETTINGS]
+    searched = [s for s in statements if s.quantity.column == SETTINGS]
     sensitivity = {statement.number: estimate_sensitivity(statement) for statement in searched}
-    return judge_statements(statements, collect_evidence(runs, labels, gradients), sensitivity)
+    return judge_statements(statements, collect_evidence(runs, labels, gradients, shifts), sensitivity)
 
 
 def summarise_first_gradients(table: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +101,7 @@ def summarise_first_gradients(table: pd.DataFrame) -> pd.DataFrame:
 
 def list_measured(statements: Sequence[Statement]) -> list[str]:
     """The experiments whose first gradients a statement is about, by name."""
-    asked = [s for s in statements if s.quantity is not None and "first" in s.quantity.column]
+    asked = [s for s in statements if "first" in s.quantity.column]
     return list(dict.fromkeys(name for statement in asked for name in statement.weights))
 
 
@@ -107,11 +115,8 @@ def judge_statements(
     sensitivity: {number: effect} of the statements about the searches, whose units are settings and not seeds."""
     effects = {}
     for statement in statements:
-        if statement.quantity is not None:
-            effect = sensitivity.get(statement.number) or evidence.estimate(
-                statement.weights, statement.quantity.column
-            )
-            effects |= {statement: effect} if effect is not None else {}
+        effect = sensitivity.get(statement.number) or evidence.estimate(statement.weights, statement.quantity.column)
+        effects |= {statement: effect} if effect is not None else {}
     pairs = list(effects.items())
     confidence = choose_confidence(pairs, lambda pair, level: pair[0].is_decided(pair[1], level))
     return pd.DataFrame(
@@ -120,7 +125,7 @@ def judge_statements(
 
 
 def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidence, confidence: float) -> dict:
-    row = {"statement": statement.number, "verdict": "undecided", "confidence": confidence, "lacks": statement.lacks}
+    row = {"statement": statement.number, "verdict": "undecided", "confidence": confidence}
     if effect is None:
         names = [EXPERIMENTS[name].step for name in statement.weights if name not in set(evidence.table["experiment"])]
         return row | ({"lacks": f"no run of {', '.join(names)} yet"} if names else {})
@@ -133,7 +138,8 @@ def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidenc
         "verdict": statement.judge(low, high),
     }
     row["images_share"] = effect.images / (effect.seeds + effect.images) if effect.error else 0.0
-    counts = evidence.table["experiment"].value_counts()
+    measured = evidence.table.dropna(subset=evidence.table.columns.intersection([statement.quantity.column]))
+    counts = measured["experiment"].value_counts()
     row["runs"] = int(sum(counts.get(name, 0) for name in statement.weights))
     if row["verdict"] == "undecided":
         row["detectable"] = _find_detectable(effect, confidence)

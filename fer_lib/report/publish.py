@@ -17,6 +17,7 @@ from fer_lib.evaluate import collect_results, format_markdown
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.ensemble import group_candidates, tabulate_pools
 from fer_lib.extras.explore import collect_facts, list_subsets
+from fer_lib.extras.shift import read_shifts
 from fer_lib.loop import measure_first_gradients
 from fer_lib.reading.votes import load_votes
 from fer_lib.record import Run, read_published_runs
@@ -106,7 +107,7 @@ def write_verdicts(runs: list[Run], dataset: Dataset) -> None:
     gradients = pd.concat(tables, ignore_index=True).round(6)
     gradients.to_csv(REPORTS / "gradients.csv", index=False, lineterminator="\n")
     labels = {"validation": dataset.validation.labels, "test": dataset.test.labels}
-    verdicts = judge_claims(runs, labels, gradients)
+    verdicts = judge_claims(runs, labels, gradients, read_shifts())
     verdicts.round(6).to_csv(REPORTS / "verdicts.csv", index=False, lineterminator="\n")
     (REPORTS / "method.json").write_text(json.dumps(try_method(collect_results(runs)), indent=2) + "\n")
 
