@@ -171,7 +171,7 @@ def test_malformed_input_gets_one_clear_error_and_leaves_no_cache(tmp_path, own_
 
 
 def test_a_path_that_is_no_file_is_told(tmp_path):
-    with pytest.raises(DataError, match="does not exist; the README says how to get FER2013"):
+    with pytest.raises(DataError, match="does not exist; if it is to be FER2013, the README says how to get it"):
         load_data(tmp_path / "none.csv")
     with pytest.raises(
         DataError, match="is a folder; name the file itself.*or, for pictures, lay them out in a folder"

@@ -130,18 +130,9 @@ class Records:
         return _format_table(pd.DataFrame(rows), {"step": 5, "network": 60, "parameters": 11, "multiply-adds (M)": 13})
 
     def show_climb(self) -> str:
-        """The way beyond both reports in a table: each step, the one that it changes, and what it brings on validation,
-        in points."""
-        rows = []
-        for name in dict.fromkeys(run.experiment.name for run in self._all_runs if run.experiment.report == "S"):
-            experiment, runs = find_experiment(name), self._get_all(name)
-            row = {"step": experiment.step, "change": experiment.title, "over": self.step(experiment.against)}
-            row["gain"] = self.gain(experiment.against, name)
-            for split in ("validation", "test"):
-                row[f"{split} (%)"] = estimate_mean([run.results[f"{split}_accuracy"] for run in runs]).format()
-            rows.append(row | {"runs": len(runs)})
+        """The way beyond both reports in a table."""
         widths = {"step": 5, "change": 24, "over": 5, "gain": 12, "validation (%)": 14, "test (%)": 12, "runs": 5}
-        return _format_table(pd.DataFrame(rows), widths)
+        return _format_table(compare.tabulate_climb(self._all_runs), widths)
 
     def show_experiments(self) -> str:
         table = compare.tabulate_experiments(self._runs).drop(columns="runs")
