@@ -26,7 +26,7 @@ from fer_lib.statistics import estimate_mean
 EFFECTS = {
     "validation_accuracy": "validation accuracy",
     "test_accuracy": "test accuracy",
-    "last_gap_clean": "gap from untouched training images to validation",
+    "last_gap_clean": "gap to validation (untouched images)",
 }
 
 

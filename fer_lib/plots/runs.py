@@ -119,8 +119,8 @@ def plot_gaps(groups: list[list]) -> Figure:
     steps = [f"{round(100 * gap.mean)} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
     set_title(
         figure,
-        f"Gap to validation in points: of accuracy measured on the way through training {join_names(steps[::2])}; on "
-        f"the untouched training images {join_names(steps[1::2])}",
+        f"Gap to validation in points: on the way through training {join_names(steps[::2])}; on the untouched "
+        f"training images {join_names(steps[1::2])}",
         groups[0][0].data,
     )
     return figure
