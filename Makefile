@@ -53,7 +53,7 @@ check: .venv/ready
 
 test: .venv/ready
 	@ruff check -q . && ruff format -q --check . && mypy
-	@OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 crash: .venv/ready
 	@OMP_NUM_THREADS=1 FER_CRASHES=20 python -m pytest -q -s tests/test_crash.py

@@ -17,12 +17,8 @@ needs_fer2013 = pytest.mark.skipif(not REAL.is_file(), reason="needs FER2013: se
 
 
 def pytest_collection_modifyitems(items):
-    """Keep each file with one worker, for what its tests share, and begin with those that take longest; the tests of
-    notebooks share nothing and come one by one, last, so that no worker is left with many at the end."""
-    for item in items:
-        if item.path.stem != "test_notebooks":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: {"test_report": 0, "test_train": 1, "test_notebooks": 3}.get(item.path.stem, 2))
+    """Begin with the files that take longest, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: {"test_report": 0, "test_notebooks": 1, "test_train": 2}.get(item.path.stem, 3))
 
 
 @pytest.fixture(autouse=True)
