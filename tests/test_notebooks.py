@@ -160,9 +160,21 @@ def get_environment(**changes):
     return environment | {name: str(value) for name, value in changes.items()}
 
 
+def run_kernel(command, folder, **changes):
+    """Run a command that starts a kernel; again, if it lost the port it was given to a kernel that started beside it.
+
+    Jupyter lets go of the ports it chose until its kernel, seconds later, takes them; the Snakefile retries as well.
+    """
+    for _ in range(3):
+        done = subprocess.run(command, env=get_environment(**changes), capture_output=True, text=True, cwd=folder)
+        if "Kernel died before replying" not in done.stdout + done.stderr:
+            break
+    return done
+
+
 def run_papermill(notebook, target, *arguments, **changes):
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(target), *arguments]
-    return subprocess.run(command, env=get_environment(**changes), capture_output=True, text=True, cwd=target.parent)
+    return run_kernel(command, target.parent, **changes)
 
 
 @pytest.mark.slow
@@ -201,9 +213,8 @@ def test_a_picture_of_ones_own_is_answered(tmp_path):
 def run_nbval(notebook, *arguments, **changes):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "nbval.plugin", "-p", "no:cacheprovider", *arguments]
     changes["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = 1  # those of the tests themselves take a second to load
-    command, environment = [*command, str(notebook)], get_environment(**changes)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=PROJECT)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    done = run_kernel([*command, str(notebook)], PROJECT, **changes)
+    assert done.returncode == 0, f"{done.stdout[:5000]} … {done.stdout[-3000:]}{done.stderr[-2000:]}"
 
 
 @pytest.mark.slow
