@@ -57,7 +57,7 @@ class Statement:
 
     number: "A-C6.2"; claim: "A-C6"; says: it, in English; after, before: experiments; expects: "more", "less" or
     "no more"; reported: the report's own effect, in the quantity's unit, or NaN; times: what the contrast is multiplied
-    by; at_least: how large the report says that the effect is, where it says so, in the quantity's unit."""
+    by; at_least: how large the effect has to be to be called what the report calls it, in the quantity's unit."""
 
     number: str
     claim: str
@@ -90,7 +90,7 @@ class Statement:
         matters = self.quantity.matters
         if self.expects == "no more":
             return "true" if high < matters else "false" if low > 0 else "undecided"
-        if -matters < low and high < matters:
+        if -matters < low and high < matters and not self.at_least:
             return "too small to matter"
         return "true" if low > 0 else "false" if high < matters else "undecided"
 
@@ -180,16 +180,15 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
     if statement.quantity.column == SETTINGS:
         return f"{statement.number}: {words}; more settings of the searches would have to decide it, seeds cannot."
     if pd.isna(verdict["seeds_needed"]):
-        return (
-            f"{statement.number}: {words}; if it is what was measured, no number of seeds decides it on these images."
-        )
-    return (
-        f"{statement.number}: {words}; if it is what was measured, {verdict['seeds_needed']:.0f} seeds would decide it."
-    )
+        fate = "no number of seeds decides it on these images"
+    else:
+        fate = f"{verdict['seeds_needed']:.0f} seeds would decide it four times in five"
+    return f"{statement.number}: {words}; if it is what was measured, {fate}."
 
 
 def count_verdicts(verdicts: pd.DataFrame) -> str:
     """A sentence, in Markdown: how many statements are what."""
     counts = verdicts["verdict"].value_counts()
     found = ", ".join(f"{counts.get(word, 0)} {word}" for word in VERDICTS)
-    return f"Of the **{len(verdicts)}** statements: {found}."
+    unseen = int(verdicts["effect"].isna().sum())
+    return f"Of the **{len(verdicts)}** statements: {found}{f' ({unseen} for want of a run)' if unseen else ''}."

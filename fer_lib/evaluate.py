@@ -116,13 +116,15 @@ def judge_aim(share: float, aim: float) -> str:
 def measure_gradients(run) -> dict[str, float]:
     """Of the gradient norms in a run's history, natural logarithms, so that differences are ratios:
     log_gradient_peak, of the norm over all layers, in the epoch where it is largest;
-    log_gradient_spread, of the largest layer's norm over the smallest's, in the median epoch."""
+    log_gradient_spread, of the largest layer's norm over the smallest's, in the median epoch;
+    log_gradient_of_layer_1, of the first layer's norm in the median epoch."""
     norms = run.history.filter(like="gradient_norm/").to_numpy()
     if not norms.size:
         return {}
     return {
         "log_gradient_peak": float(np.log(np.sqrt((norms**2).sum(1)).max())),
         "log_gradient_spread": float(np.median(np.log(norms.max(1) / norms.min(1)))),
+        "log_gradient_of_layer_1": float(np.median(np.log(norms[:, 0]))),
     }
 
 
@@ -202,7 +204,7 @@ def _tabulate_family(folder: Path, family: str) -> pd.DataFrame:
 def summarise_costs(groups: list[list]) -> pd.DataFrame:
     """What each experiment costs and gains on validation over the first, a row each.
 
-    "multiply-adds (M) per point" is empty where the gain is not clear of zero."""
+    "multiply-adds (M) per point" is empty where the gain is not clear of zero, and left out if none is."""
     first, rows, costs = groups[0], {}, tabulate_costs(sum(groups, []))
     start = count_multiply_adds(first[0].experiment.build_model(), first[0].experiment.side)
     for runs in groups:
@@ -219,7 +221,8 @@ def summarise_costs(groups: list[list]) -> pd.DataFrame:
             "gain (points)": "" if runs is first else gain.format(sign=True),
             "multiply-adds (M) per point": "" if per_point is None else f"{per_point:.1f}",
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.loc[:, (table != "").any()]
 
 
 def compare_with_report(runs: list) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.search import measure_sensitivity, read_trials
 from fer_lib.extras.shift import summarise_shifts
 from fer_lib.record import Run
-from fer_lib.statistics import Effect, Scatter, choose_confidence, estimate_contrast, moderate_variances
+from fer_lib.statistics import Effect, Scatter, choose_confidence, estimate_contrast, moderate_variances, weigh
 
 MOST_SEEDS = 100  # more are not worth saying
 
@@ -159,30 +159,37 @@ def _find_detectable(effect: Effect, confidence: float, power: float = 0.8) -> f
     return effect.find_half_width(confidence) + float(stats.norm.ppf(power)) * effect.error
 
 
-def _count_seeds_needed(statement: Statement, effect: Effect, counts: pd.Series, confidence: float) -> int | None:
-    """How many seeds of each experiment, if each has as many, would decide the statement; None if no number would,
-    on so many images."""
+def _count_seeds_needed(
+    statement: Statement, effect: Effect, counts: pd.Series, confidence: float, power: float = 0.8
+) -> int | None:
+    """How many seeds of each experiment, if each has as many, would decide the statement with this probability, were
+    the effect what was measured; None if no number would, on so many images."""
+    from scipy import stats
+
     harmonic = len(statement.weights) / sum(1 / counts[name] for name in statement.weights)
+    chances = stats.norm.ppf((np.arange(200) + 0.5) / 200)  # what so many seeds would measure scatters around it
     for seeds in range(3, MOST_SEEDS + 1):
-        more = replace(effect, seeds=effect.seeds * harmonic / seeds, freedom=effect.freedom * max(1, seeds / harmonic))
-        if statement.is_decided(more, confidence):
+        more = replace(effect, seeds=effect.seeds * harmonic / seeds)
+        measured = (replace(more, mean=effect.mean + chance * more.error) for chance in chances)
+        if np.mean([statement.is_decided(one, confidence) for one in measured]) >= power:
             return seeds
     return None
 
 
 def split_seeds(table: pd.DataFrame, column: str = "validation_accuracy") -> pd.DataFrame:
-    """Each experiment's runs divided in two in every way, and the halves compared as two experiments would be: a row a
-    division, with the `experiment`, its `family`, `reach`, the difference in half-widths of its 95% interval, and
-    `different`, whether it is more than one. No difference is real, so one in twenty should."""
-    rows, groups = [], {name: group[column].to_numpy() for name, group in table.groupby("experiment", sort=False)}
-    families = {name: EXPERIMENTS[name].family for name in groups}
-    for family in dict.fromkeys(families.values()):
-        scatters = moderate_variances({name: groups[name] for name in groups if families[name] == family})
-        for name, scatter in scatters.items():
-            for part in _divide(len(groups[name])):
-                mean = groups[name][part].mean() - groups[name][~part].mean()
-                effect = Effect(mean, scatter.variance * (1 / part.sum() + 1 / (~part).sum()), 0.0, scatter.freedom)
-                reach = abs(mean) / effect.find_half_width()
+    """Each experiment's runs divided in two in every way, and the halves compared as two experiments of the family
+    would be: a row a division, with the `experiment`, its `family`, `reach`, the difference in half-widths of its 95%
+    interval, and `different`, whether it is more than one. No difference is real, so one in twenty should."""
+    found = table.dropna(subset=[column])
+    rows, groups = [], {name: group[column].to_numpy() for name, group in found.groupby("experiment", sort=False)}
+    for name, own in groups.items():
+        family = EXPERIMENTS[name].family
+        others = {other: groups[other] for other in groups if EXPERIMENTS[other].family == family and other != name}
+        for part in _divide(len(own)):
+            halves = {"one": own[part], "other": own[~part]}
+            effect = estimate_contrast(weigh(["one"], ["other"]), halves, moderate_variances(others | halves))
+            if half := effect.find_half_width():  # of runs that all have the same, there is nothing to compare
+                reach = abs(effect.mean) / half
                 rows.append({"experiment": name, "family": family, "reach": reach, "different": reach > 1})
     return pd.DataFrame(rows)
 
@@ -225,9 +232,11 @@ def try_method(table: pd.DataFrame) -> dict:
         words = f"{EXPERIMENTS[before].step} to {EXPERIMENTS[after].step}"
         power[words] = {str(seeds): simulate_power(table, statement, effects, seeds) for seeds in (3, 10)}
     by_family = halves.groupby("family")["different"]
+    others = {column: split_seeds(table, column)["different"].mean() for column in ("test_accuracy", "last_gap_clean")}
     return {
         "divisions": int(len(halves)),
         "different": round(float(halves["different"].mean()), 4),
+        "others": {column: round(float(share), 4) for column, share in others.items()},
         "by_family": {name: [int(part.sum()), int(len(part))] for name, part in by_family},
         "reach": [round(float(value), 3) for value in halves["reach"]],
         "effects": effects,
