@@ -122,6 +122,7 @@ rule notebook:
     input:
         "notebooks/{name}.ipynb",
         RECORDED,
+        expand("reports/{name}", name=["claims.yaml", "verdicts.csv", "gradients.csv", "shifts.csv", "method.json"]),
     output:
         "reports/notebooks/{name}.ipynb",
     log:

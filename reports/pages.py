@@ -86,7 +86,8 @@ def find_answer(name: str) -> str:
     for row in find_statements(name):
         effect = "" if row["verdict"] == "**undecided**" else f" ({_tell_effect(row['effect'])})"
         told.setdefault(row["verdict"], []).append(row["statement"].rstrip(".") + effect)
-    return " ".join(f"**{verdict.strip('*').capitalize()}:** {'; '.join(parts)}." for verdict, parts in told.items())
+    found = ((word, told[f"**{word}**"]) for word in claims.VERDICTS if f"**{word}**" in told)
+    return " ".join(f"**{word.capitalize()}:** {'; '.join(parts)}." for word, parts in found)
 
 
 def is_of_drawn_faces(name: str) -> bool:
@@ -194,9 +195,8 @@ def list_notebooks(part: str) -> str:
     """A list in Markdown: each notebook of a part, and what came out."""
     lines = []
     for name in list_names(part):
-        verdicts = ", ".join(f"[{row['number']} {row['verdict']}]{{.claim}}" for row in find_statements(name))
         answer = find_answer(name) + " *(On drawn faces.)*" * is_of_drawn_faces(name)
-        lines.append(f"- [{tell_title(name)}](notebooks/{name}.ipynb)  \n  {verdicts or answer}")
+        lines.append(f"- [{tell_title(name)}](notebooks/{name}.ipynb)  \n  {answer}")
     return "\n".join(lines)
 
 
@@ -302,6 +302,8 @@ def finish_page(app, pagename: str, templatename: str, context: dict, doctree) -
         app.add_js_file("try.js")
     soup = BeautifulSoup(context["body"], "html.parser")
     _label_verdicts(soup)
+    for text in soup.find_all(string=lambda text: text.find_parent("td") and not text.find_parent("code")):
+        text.replace_with(_set_minus(text))
     _tell_citations(soup)
     if pagename.startswith("notebooks/"):
         name = pagename.removeprefix("notebooks/")

@@ -112,7 +112,7 @@ def test_every_figure_of_runs_is_titled_and_whole(runs, small):
         plots.plot_recall_change(before, after, labels, "test"),
         plots.plot_statements(claims.read_claims()[1], claims.read_verdicts()),
         plots.plot_method(claims.read_method()),
-        plots.plot_regime([before, after], [before[0].experiment, after[0].experiment]),
+        plots.plot_regime([before, after]),
         plots.plot_ladder({"Report A": [before, after], "Report B": [after]}, (0.6, 0.7)),
         plots.plot_confusion_counts(
             {name: np.diag([5] * 7) + np.eye(7, k=1, dtype=int) for name in ("A5", "B3", "S14")}
@@ -157,7 +157,7 @@ def test_costs_are_told_beside_the_gain_and_per_point_only_where_there_is_one(ru
     results = [{**run.results, "validation_accuracy": run.results["validation_accuracy"] + 0.1} for run in before]
     better = [replace(run, results=result) for run, result in zip(after, results)]
     assert summarise_costs([before, better])["multiply-adds (M) per point"].tolist() == ["", "0.0"]
-    assert summarise_costs([better, before])["multiply-adds (M) per point"].tolist() == ["", ""]
+    assert "multiply-adds (M) per point" not in summarise_costs([better, before])  # there is none
 
 
 def test_mean_faces_and_eigenfaces_are_what_they_say(small):

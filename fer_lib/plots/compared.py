@@ -247,11 +247,11 @@ def plot_method(method: dict) -> Figure:
     return figure
 
 
-def plot_regime(groups: list[list], reported: list) -> Figure:
+def plot_regime(groups: list[list]) -> Figure:
     """Validation accuracy against accuracy in training, measured on the way, epoch by epoch: a panel a step, a line a
     run, the other steps' in grey, and the report's point.
 
-    groups: the runs of each step; reported: the experiments of these, with a report's accuracies."""
+    groups: the runs of each step, all of which the report gives accuracies of."""
     columns = -(-len(groups) // 2)
     figure, panels = make_figure(
         2, columns, figsize=(WIDTH, 5), sharex=True, sharey=True, squeeze=False, subplot_kw=dict(xlim=(0.3, 1))
@@ -264,18 +264,17 @@ def plot_regime(groups: list[list], reported: list) -> Figure:
                 linewidth=1.3 if mine else 0.8, zorder=2 + mine, label="measured, a run" if run is own[0] else None,
             )  # fmt: skip
         axes.set_title(name_step(own[0]), fontsize=9)
-    for axes, experiment in zip(panels.flat, reported):
-        axes.plot(*experiment.reported, "D", color="black", markerfacecolor="white", zorder=4, label="reported")
+        axes.plot(*own[0].experiment.reported, "D", color="black", markerfacecolor="white", zorder=4, label="reported")
         axes.set_ylim(0.4, None)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, 0))
     figure.supxlabel("accuracy in training, measured on the way", fontsize=10)
     figure.supylabel("validation accuracy", fontsize=10)
     panels[0, 0].legend(fontsize=8, loc="lower right")
-    above = [experiment.step for experiment in reported if _lies_above(experiment, groups)]
+    above = [runs[0].experiment.step for runs in groups if _lies_above(runs)]
     set_title(
         figure,
-        f"At the training accuracy that report A gives, validation is lower here in {len(above)} of {len(reported)} "
+        f"At the training accuracy that report A gives, validation is lower here in {len(above)} of {len(groups)} "
         f"steps ({join_names(above)})"
         if above
         else "At report A's training accuracies validation is as high here",
@@ -283,9 +282,8 @@ def plot_regime(groups: list[list], reported: list) -> Figure:
     return figure
 
 
-def _lies_above(experiment, groups: list[list]) -> bool:
+def _lies_above(runs: list) -> bool:
     """Whether a report's validation accuracy is above what the runs of that step have at its training accuracy."""
-    train, validation = experiment.reported
-    (runs,) = [runs for runs in groups if runs[0].experiment.name == experiment.name]
+    train, validation = runs[0].experiment.reported
     met = [np.interp(train, *np.sort(run.history[["train_accuracy", "validation_accuracy"]], axis=0).T) for run in runs]
     return validation > np.mean(met)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 
 from fer_lib.dataset import EMOTIONS
-from fer_lib.evaluate import collect_results
+from fer_lib.evaluate import collect_results, compare_runs
 from fer_lib.metrics import calc_confusion, calc_recall
 from fer_lib.plots.style import (
     AFTER,
@@ -59,11 +59,9 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
 
     metric: validation_accuracy or test_accuracy; the reports' figures are of validation."""
     figure, axes = make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(groups)))
-    means = []
     for place, runs in enumerate(groups):
         values = collect_results(runs)[metric]
         mean = estimate_mean(values)
-        means.append(mean)
         axes.hlines(place, mean.low, mean.high, color=AFTER, linewidth=2)
         axes.plot(values, [place] * len(values), "|", color=AFTER, markersize=9)
         axes.plot(mean.mean, place, "o", color=AFTER, label="measured: mean, 95% interval, runs" if not place else None)
@@ -82,14 +80,21 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    best = int(np.argmax([mean.mean for mean in means]))
-    set_title(
-        figure,
-        f"{metric.split('_')[0].capitalize()}: {groups[best][0].experiment.step} is best in the mean, "
-        f"{means[best].format()}%; the steps lie within {100 * np.ptp([mean.mean for mean in means]):.1f} points",
-        groups[0][0].data,
-    )
+    set_title(figure, f"{metric.split('_')[0].capitalize()}: {_tell_best(groups, metric)}", groups[0][0].data)
     return figure
+
+
+def _tell_best(groups: list[list], metric: str) -> str:
+    """Which step is best, if the best is told from the worst."""
+    means = [estimate_mean(collect_results(runs)[metric]) for runs in groups]
+    order = np.argsort([mean.mean for mean in means])
+    worst, best = groups[order[0]], groups[order[-1]]
+    apart = f"{100 * (means[order[-1]].mean - means[order[0]].mean):.1f} points"
+    if compare_runs(worst, best, metric).low > 0:
+        return (
+            f"{best[0].experiment.step} is best in the mean, {means[order[-1]].format()}%; the steps lie within {apart}"
+        )
+    return f"no step is told from another, their means lie within {apart}"
 
 
 def plot_gaps(groups: list[list]) -> Figure:
@@ -177,7 +182,7 @@ def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -
     set_title(
         figure,
         f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes "
-        f"{shares[label, taken]:.0%} of {after[0].classes[label]} for {after[0].classes[taken]}, its commonest error",
+        f"{shares[label, taken]:.0%} of {after[0].classes[label]} for {after[0].classes[taken]}, its likeliest error",
         before[0].data,
     )
     return figure
@@ -258,7 +263,7 @@ def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
         label, taken = np.unravel_index(shares.argmax(), shares.shape)
         error = f"{name} takes {shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}"
     panels[0, 0].set_ylabel("label")
-    set_title(figure, f"Test, percent of each class: {error}, its commonest error")
+    set_title(figure, f"Test, percent of each class: {error}, its likeliest error")
     return figure
 
 

@@ -243,10 +243,9 @@ def describe_published(runs: list[Run]) -> str:
     view, theirs = choose_view(runs), float(best["reported (%)"]) / 100
     validation, test = (estimate_view(runs, split, view) for split in ("validation", "test"))
     return (
-        f"**{runs[0].experiment.step}**, trained from scratch and chosen on PublicTest, is right on "
-        f"**{test.format()}%** of {PRIVATE} under {view.replace('_', ' ')} of each image, and on "
-        f"{validation.format()}% of PublicTest. Of the figures for one network from scratch that chose nothing "
-        f"on {PRIVATE}, the highest is {best['reported (%)']}% ({best['system']}): "
-        f"{100 * abs(test.mean - theirs):.1f} points {'below' if test.mean > theirs else 'above'} ours, and "
-        f"{'inside' if test.low <= theirs <= test.high else 'outside'} the interval that seeds alone give ours."
+        f"Of the figures for one network from scratch that chose nothing on {PRIVATE}, the highest is "
+        f"{best['reported (%)']}% ({best['system']}), {100 * abs(test.mean - theirs):.1f} points "
+        f"{'below' if test.mean > theirs else 'above'} the **{test.format()}%** of **{runs[0].experiment.step}** "
+        f"({view.replace('_', ' ')}; chosen on PublicTest, {validation.format()}% there), and "
+        f"{'inside' if test.low <= theirs <= test.high else 'outside'} the interval that seeds alone give it."
     )

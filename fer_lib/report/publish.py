@@ -74,7 +74,7 @@ def fill_readme(text: str) -> str:
 
 def fill_results(text: str) -> str:
     """reports/results.md with its tables made anew."""
-    runs, statements = choose_runs(), [s for s in read_claims()[1] if s.claim != QUESTIONS]
+    runs, statements = choose_runs(1), [s for s in read_claims()[1] if s.claim != QUESTIONS]
     ledger = tabulate_statements(statements, read_verdicts())[["", "statement", "verdict", "effect", "reported"]]
     parts = {
         "results": f"{format_markdown(tabulate_results(runs))}\n\n{describe_times(runs)}",

@@ -135,32 +135,32 @@ class Records:
         return _format_table(compare.tabulate_climb(self._all_runs), widths)
 
     def show_experiments(self) -> str:
-        table = compare.tabulate_experiments(self._runs).drop(columns="runs")
-        widths = dict.fromkeys(table.columns, 10) | {"parameters": 11}
+        table = compare.tabulate_experiments(self._all_runs)
+        widths = dict.fromkeys(table.columns, 10) | {"runs": 5, "parameters": 11}
         return _format_table(table.reset_index(names="step"), {"step": 24} | widths)
 
     def describe_times(self) -> str:
-        return describe_times(self._runs).replace("*", "\\*")
+        return describe_times(self._all_runs).replace("*", "\\*")
 
     def count_experiments(self) -> int:
-        return len({run.experiment.name for run in self._runs})
+        return len({run.experiment.name for run in self._all_runs})
 
     def count_runs(self) -> int:
-        return len(self._runs)
+        return len(self._all_runs)
 
     def count_hours(self) -> int:
-        return round(sum(measure_cost(run)["typical_minutes"] for run in self._runs) / 60)
+        return round(sum(measure_cost(run)["typical_minutes"] for run in self._all_runs) / 60)
 
     def list_hardware(self) -> str:
         """What the runs were trained on, the commonest first: "Intel Xeon with AMX (60), AMD EPYC with AVX-512 (8)"."""
-        counts = Counter(shorten_hardware(run.environment["hardware"]) for run in self._runs)
+        counts = Counter(shorten_hardware(run.environment["hardware"]) for run in self._all_runs)
         return ", ".join(f"{name} ({count})" if len(counts) > 1 else name for name, count in counts.most_common())
 
     def find_best(self, report: str) -> str:
         """Of what a report did ("A", "B"; "S": beyond), the one with the highest mean validation accuracy, by name."""
         names = {run.experiment.name for run in self._runs if run.experiment.report == report}
-        if report in "AB":  # not what is varied here, nor what report B planned and did not do
-            names &= set(NETWORKS) - {"b5_attention"}
+        if report in "AB":  # not what is varied here
+            names &= set(NETWORKS)
         return max(names, key=lambda name: collect_results(self.get_runs(name))["validation_accuracy"].mean())
 
     def step(self, name: str) -> str:
@@ -276,7 +276,7 @@ class Records:
 
     def draw_regime(self, caption: str) -> str:
         steps = [e for e in EXPERIMENTS.values() if e.reported]
-        return self._draw("regime", caption, lambda: plots.plot_regime([self.get_runs(e.name) for e in steps], steps))
+        return self._draw("regime", caption, lambda: plots.plot_regime([self.get_runs(e.name) for e in steps]))
 
     def draw_confusions(self, caption: str, *names: str) -> str:
         counts = compare.read_confusions()
