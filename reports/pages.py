@@ -303,7 +303,7 @@ def finish_page(app, pagename: str, templatename: str, context: dict, doctree) -
     soup = BeautifulSoup(context["body"], "html.parser")
     _label_verdicts(soup)
     for text in soup.find_all(string=lambda text: text.find_parent("td") and not text.find_parent("code")):
-        text.replace_with(_set_minus(text))
+        text.replace_with(_set_minus(text).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"))
     _tell_citations(soup)
     if pagename.startswith("notebooks/"):
         name = pagename.removeprefix("notebooks/")
@@ -318,6 +318,9 @@ def finish_page(app, pagename: str, templatename: str, context: dict, doctree) -
 
 def _describe_picture(soup: BeautifulSoup, picture, figure: dict) -> None:
     picture["alt"] = figure.get("alt") or picture["alt"]
+    title = soup.new_tag("span", attrs={"class": "figure-title", "aria-hidden": "true"})  # for a phone, see site.css
+    title.string = picture["alt"]
+    picture.insert_before(title)
     if figure.get("hints"):
         picture.wrap(soup.new_tag("span", attrs={"class": "hoverable", "data-hints": json.dumps(figure["hints"])}))
 

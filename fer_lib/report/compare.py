@@ -171,19 +171,16 @@ def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
 
 
 def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
-    """A row an experiment: size, work, accuracies and macro F1 in percent with intervals, and cost, marked as
+    """A row an experiment: accuracies and macro F1 in percent with intervals, size, work, and cost, marked as
     `describe_times` says."""
     rows, costs = {}, tabulate_costs(runs)
     for experiment in dict.fromkeys(run.experiment for run in runs):
         table = collect_results([run for run in runs if run.experiment == experiment])
-        row = {
-            "runs": len(table),
-            "parameters": f"{table['parameters'].iloc[0]:,}",
-            "multiply-adds (M)": f"{count_multiply_adds(experiment.build_model(), experiment.side) / 1e6:.1f}",
-        }
-        columns = ("train_accuracy_clean", "validation_accuracy", "test_accuracy", "test_macro_f1")
-        for column, label in zip(columns, ("train", "validation", "test", "test macro F1")):
+        row, columns = {}, ("validation_accuracy", "test_accuracy", "test_macro_f1", "train_accuracy_clean")
+        for column, label in zip(columns, ("validation", "test", "test macro F1", "train")):
             row[label] = estimate_mean(table[column]).format()
+        row |= {"runs": len(table), "parameters": f"{table['parameters'].iloc[0]:,}"}
+        row["multiply-adds (M)"] = f"{count_multiply_adds(experiment.build_model(), experiment.side) / 1e6:.1f}"
         row["s an epoch"] = f"{costs.loc[experiment.name, 'epoch_seconds']:.0f}{costs.loc[experiment.name, 'mark']}"
         rows[f"{experiment.step} {experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -35,18 +35,14 @@ def tabulate_results(runs: list[Run]) -> pd.DataFrame:
     for experiment in dict.fromkeys(run.experiment for run in runs):
         mine = [run for run in runs if run.experiment == experiment]
         reported = "—" if experiment.reported is None else " / ".join(f"{100 * v:.0f}" for v in experiment.reported)
-        row = {
-            "step": experiment.step,
-            "experiment": f"`{experiment.name}`",
-            "reported train / validation": reported,
-            "parameters": f"{mine[0].results['parameters']:,}",
-            "runs": len(mine),
-        }
-        columns = {"train_accuracy_clean": "train", "validation_accuracy": "validation", "test_accuracy": "test"}
-        for column, label in (columns | {"test_macro_f1": "test F1"}).items():
+        row = {"step": experiment.step}
+        columns = {"validation_accuracy": "validation", "test_accuracy": "test", "test_macro_f1": "test F1"}
+        for column, label in (columns | {"train_accuracy_clean": "train"}).items():
             row[label] = estimate_mean([run.results[column] for run in mine]).format()
+        row |= {"runs": len(mine), "reported train / validation": reported}
+        row["parameters"] = f"{mine[0].results['parameters']:,}"
         row["min a run"] = f"{costs.loc[experiment.name, 'typical_minutes']:.1f}{costs.loc[experiment.name, 'mark']}"
-        rows.append(row)
+        rows.append(row | {"experiment": f"`{experiment.name}`"})
     return pd.DataFrame(rows)
 
 
