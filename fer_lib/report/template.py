@@ -134,13 +134,14 @@ class Records:
         widths = {"step": 5, "change": 24, "over": 5, "gain": 12, "validation (%)": 14, "test (%)": 12, "runs": 5}
         return _format_table(compare.tabulate_climb(self._all_runs), widths)
 
-    def show_experiments(self) -> str:
-        table = compare.tabulate_experiments(self._all_runs)
+    def show_experiments(self, reports: str) -> str:
+        """Every experiment of some reports ("A", "B"; "D" the dispute, "S" beyond both) in a table."""
+        table = compare.tabulate_experiments([run for run in self._all_runs if run.experiment.report in reports])
         widths = dict.fromkeys(table.columns, 10) | {"runs": 5, "parameters": 11}
         return _format_table(table.reset_index(names="step"), {"step": 24} | widths)
 
-    def describe_times(self) -> str:
-        return describe_times(self._all_runs).replace("*", "\\*")
+    def describe_times(self, reports: str) -> str:
+        return describe_times([run for run in self._all_runs if run.experiment.report in reports]).replace("*", "\\*")
 
     def count_experiments(self) -> int:
         return len({run.experiment.name for run in self._all_runs})
