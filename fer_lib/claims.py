@@ -75,6 +75,12 @@ class Statement:
         return {name: self.times * weight for name, weight in weigh(self.after, self.before).items()}
 
     @property
+    def threshold(self) -> str:
+        """What matters, in words: "1 point", "×1.5 beyond ×10"."""
+        beyond = f" beyond {self.quantity.format(self.at_least)}" if self.at_least else ""
+        return self.quantity.threshold + beyond
+
+    @property
     def contrast(self) -> str:
         """Which steps are compared, in words: "A4, A5 − A3, A5b"."""
         sides = [", ".join(EXPERIMENTS[name].step for name in names) for names in (self.after, self.before)]
@@ -162,7 +168,7 @@ def _tabulate_statement(statement: Statement, verdict: pd.Series) -> dict:
     if not pd.isna(verdict["effect"]):
         row["effect"] = format_effect(quantity, verdict["effect"], verdict["low"], verdict["high"])
         row["test"] = format_effect(quantity, verdict["test"], verdict["test_low"], verdict["test_high"])
-    return row | {"matters": quantity.threshold, "measured": quantity.words, "steps": statement.contrast}
+    return row | {"matters": statement.threshold, "measured": quantity.words, "steps": statement.contrast}
 
 
 def format_effect(quantity: Quantity, mean: float, low: float, high: float) -> str:
