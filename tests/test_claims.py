@@ -46,6 +46,15 @@ def test_an_effect_that_is_there_but_not_as_large_as_said_makes_it_false():
     tenfold = Statement("X.1", "X", "", ACCURACY, ("a1_baseline",), (), "more", at_least=0.1)
     assert tenfold.judge(0.03, 0.05) == "false" and tenfold.judge(0.12, 0.15) == "true"
     assert tenfold.judge(0.05, 0.15) == "undecided"
+    assert tenfold.judge(0.101, 0.105) == "true", "just beyond it is as large as said, not too small to matter"
+    assert tenfold.threshold == "1 point beyond +10.0"
+
+
+def test_a_statement_without_a_run_is_counted_as_undecided_and_apart():
+    verdicts = pd.DataFrame({"verdict": ["true", "undecided", "undecided"], "effect": [0.1, 0.0, np.nan]})
+    told = "Of the **3** statements: 1 true, 0 false, 0 too small to matter, 2 undecided"
+    assert claims.count_verdicts(verdicts) == f"{told} (1 for want of a run)."
+    assert claims.count_verdicts(verdicts[:2]) == f"{told.replace('3', '2').replace('2 und', '1 und')}."
 
 
 def test_both_reports_are_taken_apart_into_statements_that_can_be_judged():

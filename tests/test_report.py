@@ -164,6 +164,8 @@ def test_the_site_on_a_phone_from_a_folder_without_a_network(site, browser):
         for source, told, width in page.eval_on_selector_all("img", PICTURES):
             failed += [source] * (not width)
             assert len(told.split()) >= 4 and not told.endswith((".png", ".svg")), f"{url}: {source} has no text"
+        titles = page.eval_on_selector_all(".figure-title", "all => all.map(title => title.offsetWidth)")
+        assert all(0 < width <= 390 for width in titles), f"{url}: a figure's title is not on the screen"
         for left, right in page.eval_on_selector_all("table", VERDICTS):
             assert 0 <= left and right <= 390, f"{url}: a verdict is not on the screen"
             verdicts += 1
