@@ -169,10 +169,10 @@ def plot_balanced_faces(before: Split, after: Split) -> Figure:
 def plot_augmentations(face: np.ndarray, rotation: float, crop_padding: int, name: str) -> Figure:
     """Flip, and the extremes of rotation and crop, of one float (48, 48) image, 0-255: a mean face."""
     image = torch.from_numpy(face).float()[None, None]
-    padded = torch.nn.functional.pad(image, [crop_padding] * 4)
     far = 2 * crop_padding
 
-    def cut(top: int, left: int) -> torch.Tensor:
+    def cut(picture: torch.Tensor, top: int, left: int) -> torch.Tensor:
+        padded = torch.nn.functional.pad(picture, [crop_padding] * 4)
         return crop(padded, torch.tensor([top]), torch.tensor([left]), *image.shape[-2:])
 
     pictures = {
@@ -180,13 +180,10 @@ def plot_augmentations(face: np.ndarray, rotation: float, crop_padding: int, nam
         "flipped": image.flip(-1),
         f"rotated +{rotation:g}°": rotate(image, torch.tensor([rotation])),
         f"rotated −{rotation:g}°": rotate(image, torch.tensor([-rotation])),
-        f"cropped:\n{crop_padding} px down and right": cut(0, 0),
-        f"cropped:\n{crop_padding} px up and left": cut(far, far),
-        "all three": crop(
-            torch.nn.functional.pad(rotate(image.flip(-1), torch.tensor([rotation])), [crop_padding] * 4),
-            torch.tensor([0]), torch.tensor([far]), *image.shape[-2:],
-        ),
-    }  # fmt: skip
+        f"cropped:\n{crop_padding} px down and right": cut(image, 0, 0),
+        f"cropped:\n{crop_padding} px up and left": cut(image, far, far),
+        "all three": cut(rotate(image.flip(-1), torch.tensor([rotation])), 0, far),
+    }
     return draw_images(
         np.stack([picture[0, 0].numpy() for picture in pictures.values()]),
         list(pictures),

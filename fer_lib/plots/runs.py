@@ -165,32 +165,40 @@ def _mean_norms(runs: list, start: pd.DataFrame) -> pd.DataFrame:
 
 def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
     """Confusion matrices, each row in shares of its class and averaged over the runs."""
-    figure, panels = make_figure(1, 2, figsize=(WIDTH, 4.3), sharey=True)
-    for axes, runs in zip(panels, (before, after)):
-        name = f"{name_step(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}"
-        _draw_confusion(axes, _mean_confusion(runs, labels, split), name, axes is panels[0], runs[0].classes)
-    panels[0].set_ylabel("label")
-    shares = _mean_confusion(after, labels, split)
-    np.fill_diagonal(shares, 0)
-    label, taken = np.unravel_index(np.nanargmax(shares), shares.shape)
-    return set_title(
-        figure,
-        f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes "
-        f"{shares[label, taken]:.0%} of {after[0].classes[label]} for {after[0].classes[taken]}, its likeliest error",
-        before[0].data,
-    )
+    names, counts = [], []
+    for runs in (before, after):
+        names.append(f"{name_step(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}")
+        counts.append(sum(calc_confusion(run.logits[split].astype(np.float32), labels) for run in runs))
+    figure, error = _draw_confusions(names, counts, 4.3, after[0].classes)
+    told = f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes {error}"
+    return set_title(figure, told, before[0].data)
 
 
-def _draw_confusion(axes, shares: np.ndarray, name: str, labelled: bool, classes=EMOTIONS) -> None:
-    """One matrix of shares (classes, classes), 0-1, in percent; labelled: whether the classes stand at its left."""
-    sns.heatmap(
-        shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
-        square=True, cbar=False, xticklabels=classes, yticklabels=classes, ax=axes,
-    )  # fmt: skip
-    axes.set_title(name, fontsize=9)
-    axes.set_xlabel("predicted")
-    axes.tick_params(axis="x", rotation=90, labelsize=8)
-    axes.tick_params(axis="y", rotation=0, labelsize=8, labelleft=labelled)
+def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
+    """Confusion matrices on the test split side by side, each row in shares of its class.
+
+    confusions: {name: counts (7, 7)}."""
+    figure, error = _draw_confusions(list(confusions), list(confusions.values()), 1.6 + 7.6 / len(confusions))
+    return set_title(figure, f"Test, percent of each class: {list(confusions)[-1]} takes {error}")
+
+
+def _draw_confusions(names: list[str], counts: list[np.ndarray], height: float, classes=EMOTIONS) -> tuple[Figure, str]:
+    """Matrices of counts (classes, classes) in percent of each class, and the likeliest error of the last, in words."""
+    figure, panels = make_figure(1, len(counts), figsize=(WIDTH, height), sharey=True, squeeze=False)
+    for axes, name, matrix in zip(panels[0], names, counts):
+        shares = matrix / matrix.sum(1, keepdims=True).clip(1)
+        sns.heatmap(
+            shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
+            square=True, cbar=False, xticklabels=classes, yticklabels=classes, ax=axes,
+        )  # fmt: skip
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("predicted")
+        axes.tick_params(axis="x", rotation=90, labelsize=8)
+        axes.tick_params(axis="y", rotation=0, labelsize=8, labelleft=axes is panels[0, 0])
+    panels[0, 0].set_ylabel("label")
+    errors = shares * (1 - np.eye(len(shares)))
+    label, taken = np.unravel_index(errors.argmax(), errors.shape)
+    return figure, f"{errors[label, taken]:.0%} of {classes[label]} for {classes[taken]}, its likeliest error"
 
 
 def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
@@ -239,25 +247,3 @@ def _estimate_recall_changes(before: np.ndarray, after: np.ndarray) -> list[tupl
     effects = [estimate_contrast(weight, groups, scatters) for weight in weights]
     confidence = choose_confidence(effects, lambda e, level: e.find_half_width(level) < abs(e.mean))
     return [(effect.mean, *effect.find_interval(confidence)) for effect in effects]
-
-
-def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
-    """Confusion matrices on the test split side by side, each row in shares of its class.
-
-    confusions: {name: counts (7, 7)}."""
-    figure, panels = make_figure(
-        1, len(confusions), figsize=(WIDTH, 1.6 + 7.6 / len(confusions)), sharey=True, squeeze=False
-    )
-    for axes, (name, counts) in zip(panels[0], confusions.items()):
-        shares = counts / counts.sum(1, keepdims=True).clip(1)
-        _draw_confusion(axes, shares, name, axes is panels[0, 0])
-        np.fill_diagonal(shares, 0)
-        label, taken = np.unravel_index(shares.argmax(), shares.shape)
-        error = f"{name} takes {shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}"
-    panels[0, 0].set_ylabel("label")
-    return set_title(figure, f"Test, percent of each class: {error}, its likeliest error")
-
-
-def _mean_confusion(runs: list, labels: np.ndarray, split: str) -> np.ndarray:
-    counts = sum(calc_confusion(run.logits[split].astype(np.float32), labels) for run in runs)
-    return counts / counts.sum(1, keepdims=True).clip(1)

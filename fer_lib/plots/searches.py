@@ -61,9 +61,9 @@ def plot_search_budget(trials: pd.DataFrame) -> Figure:
     """The best validation accuracy to be expected of so many trials, drawn at random from those on record."""
     accuracy = np.sort(trials["validation_accuracy"].to_numpy())
     counts = np.arange(1, len(accuracy) + 1)
-    cumulative = np.stack([_chance_of_best(len(accuracy), count).cumsum() for count in counts])
-    expected = np.stack([_chance_of_best(len(accuracy), count) for count in counts]) @ accuracy
-    low, high = (accuracy[(cumulative >= share - 1e-9).argmax(1)] for share in (0.1, 0.9))
+    chances = np.stack([_chance_of_best(len(accuracy), count) for count in counts])
+    expected = chances @ accuracy
+    low, high = (accuracy[(chances.cumsum(1) >= share - 1e-9).argmax(1)] for share in (0.1, 0.9))
     figure, axes = make_figure(figsize=(WIDTH, 3.4))
     axes.fill_between(counts, low, high, color=AFTER, alpha=0.2, label="eight draws of ten lie here")
     axes.plot(counts, expected, color=AFTER, label="expected")
