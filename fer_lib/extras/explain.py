@@ -7,6 +7,7 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from fer_lib.dataset import SIDE, Split
+from fer_lib.extras.explore import average_by_class
 from fer_lib.hardware import choose_hardware
 from fer_lib.preprocess import scale_pixels
 
@@ -39,11 +40,7 @@ def calc_saliency(
 def calc_mean_saliency(saliency: np.ndarray, split: Split) -> np.ndarray:
     """The mean map of each class's images, each map's own sum brought to 1 first: float (classes, 48, 48);
     NaN for a class without images."""
-    shares = saliency / saliency.sum((1, 2), keepdims=True)
-    counts = np.bincount(split.labels, minlength=len(split.classes))
-    total = np.stack([shares[split.labels == label].sum(0) for label in range(len(counts))])
-    with np.errstate(invalid="ignore"):
-        return total / counts[:, None, None]
+    return average_by_class(saliency / saliency.sum((1, 2), keepdims=True), split)
 
 
 def measure_masking(model: nn.Module, split: Split, saliency: np.ndarray, seed: int = 0) -> pd.DataFrame:
