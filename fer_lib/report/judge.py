@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from fer_lib.claims import SETTINGS, Quantity, Statement, read_claims
 from fer_lib.evaluate import collect_results
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.search import measure_sensitivity, read_trials
 from fer_lib.extras.shift import summarise_shifts
-from fer_lib.record import Run
+from fer_lib.record import Run, group_runs
 from fer_lib.statistics import Effect, Scatter, choose_confidence, estimate_contrast, moderate_variances, weigh
 
 MOST_SEEDS = 100  # more are not worth saying
@@ -62,8 +63,7 @@ def collect_evidence(
     for further in (summarise_first_gradients(gradients), summarise_shifts(shifts)):
         table = table.merge(further, how="left", on=["experiment", "seed"])
     right = {}
-    for name in dict.fromkeys(run.experiment.name for run in runs):
-        own = [run for run in runs if run.experiment.name == name]
+    for name, own in group_runs(runs).items():
         for split, truth in labels.items():
             right[split, name] = np.stack([run.logits[split].argmax(1) == truth for run in own])
     return Evidence(table, right)
@@ -154,8 +154,6 @@ def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidenc
 
 def _find_detectable(effect: Effect, confidence: float, power: float = 0.8) -> float:
     """The smallest effect that such an interval would exclude zero for, with this probability."""
-    from scipy import stats
-
     return effect.find_half_width(confidence) + float(stats.norm.ppf(power)) * effect.error
 
 
@@ -164,8 +162,6 @@ def _count_seeds_needed(
 ) -> int | None:
     """How many seeds of each experiment, if each has as many, would decide the statement with this probability, were
     the effect what was measured; None if no number would, on so many images."""
-    from scipy import stats
-
     harmonic = len(statement.weights) / sum(1 / counts[name] for name in statement.weights)
     chances = stats.norm.ppf((np.arange(200) + 0.5) / 200)  # what so many seeds would measure scatters around it
     for seeds in range(3, MOST_SEEDS + 1):
