@@ -178,12 +178,11 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
         band = f"grey: within {matters.pop():g} point" if len(matters) == 1 else "no grey band"
         what = "validation accuracy" if part is accuracies else "gaps, and other shares"
         axes.set_xlabel(f"effect on {what}, in points ({band})", fontsize=8)
-    found = set(verdicts.loc[[statement.number for statement in measured], "verdict"])
-    for name in (name for name in VERDICT_COLOURS if name in found):
+    counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
+    for name in (name for name in VERDICT_COLOURS if name in counts):
         panels[0, 0].plot([], [], "o-", color=VERDICT_COLOURS[name], label=name)
     panels[0, 0].plot([], [], "D", color="black", markerfacecolor="none", label="reported")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
-    counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
     told = [f"{counts[name]} {name}" for name in VERDICT_COLOURS if name in counts]
     return set_title(figure, f"Of {len(measured)} statements measured in points {join_names(told)}")
 

@@ -32,7 +32,7 @@ class Evidence:
         """A contrast of a column; None if an experiment has no run that has it."""
         if column not in self.table:
             return None
-        values = self._read_values(column)
+        values = self.read_values(column)
         if not set(weights) <= set(values):
             return None
         split, _, what = column.partition("_")
@@ -43,13 +43,14 @@ class Evidence:
 
     def find_scatters(self, names: Iterable[str], column: str) -> dict[str, Scatter]:
         """How far runs lie apart in a column, for all experiments of the families of some."""
-        values, scatters = self._read_values(column), {}
+        values, scatters = self.read_values(column), {}
         for family in {EXPERIMENTS[name].family for name in names}:
             kin = {name: group for name, group in values.items() if EXPERIMENTS[name].family == family}
             scatters |= moderate_variances(kin)
         return scatters
 
-    def _read_values(self, column: str) -> dict[str, np.ndarray]:
+    def read_values(self, column: str) -> dict[str, np.ndarray]:
+        """The runs' values of a column, by experiment, where they have any."""
         found = self.table.dropna(subset=[column])
         return {name: group[column].to_numpy() for name, group in found.groupby("experiment", sort=False)}
 
@@ -176,8 +177,7 @@ def split_seeds(table: pd.DataFrame, column: str = "validation_accuracy") -> pd.
     """Each experiment's runs divided in two in every way, and the halves compared as two experiments of the family
     would be: a row a division, with the `experiment`, its `family`, `reach`, the difference in half-widths of its 95%
     interval, and `different`, whether it is more than one. No difference is real, so one in twenty should."""
-    found = table.dropna(subset=[column])
-    rows, groups = [], {name: group[column].to_numpy() for name, group in found.groupby("experiment", sort=False)}
+    rows, groups = [], Evidence(table, {}).read_values(column)
     for name, own in groups.items():
         family = EXPERIMENTS[name].family
         others = {other: groups[other] for other in groups if EXPERIMENTS[other].family == family and other != name}
