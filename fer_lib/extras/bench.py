@@ -152,10 +152,10 @@ def bench_inference(split: Split, experiment: Experiment) -> dict:
     return _row(f"judge {experiment.step} (images/s)", ours, theirs, ours / theirs, "DataLoader, PIL")
 
 
-def measure_peak(side: int = 4096) -> float:
-    """TFLOP/s of the product of two matrices of this size, in the precision that training uses."""
+def measure_peak() -> float:
+    """TFLOP/s of the product of two large matrices, in the precision that training uses."""
     _tell("products of large matrices")
-    hardware = choose_hardware()
+    hardware, side = choose_hardware(), 4096
     left, right = torch.randn(2, side, side, device=hardware.device).to(hardware.precision)
 
     def multiply() -> None:

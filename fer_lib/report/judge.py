@@ -16,6 +16,7 @@ from fer_lib.record import Run, group_runs
 from fer_lib.statistics import Effect, Scatter, choose_confidence, estimate_contrast, moderate_variances, weigh
 
 MOST_SEEDS = 100  # more are not worth saying
+POWER = 0.8  # the probability with which an effect is to be found
 
 
 @dataclass(frozen=True)
@@ -153,22 +154,20 @@ def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidenc
     return row
 
 
-def _find_detectable(effect: Effect, confidence: float, power: float = 0.8) -> float:
-    """The smallest effect that such an interval would exclude zero for, with this probability."""
-    return effect.find_half_width(confidence) + float(stats.norm.ppf(power)) * effect.error
+def _find_detectable(effect: Effect, confidence: float) -> float:
+    """The smallest effect that such an interval would exclude zero for, with a probability of `POWER`."""
+    return effect.find_half_width(confidence) + float(stats.norm.ppf(POWER)) * effect.error
 
 
-def _count_seeds_needed(
-    statement: Statement, effect: Effect, counts: pd.Series, confidence: float, power: float = 0.8
-) -> int | None:
-    """How many seeds of each experiment, if each has as many, would decide the statement with this probability, were
-    the effect what was measured; None if no number would, on so many images."""
+def _count_seeds_needed(statement: Statement, effect: Effect, counts: pd.Series, confidence: float) -> int | None:
+    """How many seeds of each experiment, if each has as many, would decide the statement with a probability of `POWER`,
+    were the effect what was measured; None if no number would, on so many images."""
     harmonic = len(statement.weights) / sum(1 / counts[name] for name in statement.weights)
     chances = stats.norm.ppf((np.arange(200) + 0.5) / 200)  # what so many seeds would measure scatters around it
     for seeds in range(3, MOST_SEEDS + 1):
         more = replace(effect, seeds=effect.seeds * harmonic / seeds)
         measured = (replace(more, mean=effect.mean + chance * more.error) for chance in chances)
-        if np.mean([statement.is_decided(one, confidence) for one in measured]) >= power:
+        if np.mean([statement.is_decided(one, confidence) for one in measured]) >= POWER:
             return seeds
     return None
 
