@@ -133,6 +133,14 @@ def read_published_runs(data: str = "fer2013", names: Iterable[str] = EXPERIMENT
     return runs
 
 
+def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """The runs of each experiment, by its name, in the order met."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.experiment.name, []).append(run)
+    return groups
+
+
 def find_published_run(name: str, seed: int) -> Run:
     """The published run of an experiment with this seed on FER2013. Raises FileNotFoundError if it is not on record."""
     for run in read_published_runs(names=[name]):

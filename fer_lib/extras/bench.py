@@ -7,7 +7,6 @@ two timings an hour apart say nothing about each other.
 """
 
 import json
-import shutil
 import statistics
 import tempfile
 import time
@@ -56,11 +55,8 @@ def bench_reading(path: Path) -> list[dict]:
     """From the zipped file to arrays, and from the cache; against torchvision's reader, once for each split."""
     _tell("reading the zipped CSV, and from the cache")
     with tempfile.TemporaryDirectory() as root:
-        folder = Path(root) / "fer2013"
-        folder.mkdir()
-        with zipfile.ZipFile(path) as archive, archive.open("icml_face_data.csv") as source:
-            with (folder / "icml_face_data.csv").open("wb") as target:
-                shutil.copyfileobj(source, target)
+        with zipfile.ZipFile(path) as archive:
+            archive.extract("icml_face_data.csv", Path(root) / "fer2013")
         ours, theirs = time_in_turn(
             lambda: read_csv(path), lambda: [FER2013(root, split) for split in ("train", "test")]
         )
@@ -156,10 +152,10 @@ def bench_inference(split: Split, experiment: Experiment) -> dict:
     return _row(f"judge {experiment.step} (images/s)", ours, theirs, ours / theirs, "DataLoader, PIL")
 
 
-def measure_peak(side: int = 4096) -> float:
-    """TFLOP/s of the product of two matrices of this size, in the precision that training uses."""
+def measure_peak() -> float:
+    """TFLOP/s of the product of two large matrices, in the precision that training uses."""
     _tell("products of large matrices")
-    hardware = choose_hardware()
+    hardware, side = choose_hardware(), 4096
     left, right = torch.randn(2, side, side, device=hardware.device).to(hardware.precision)
 
     def multiply() -> None:

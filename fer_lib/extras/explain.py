@@ -7,6 +7,7 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from fer_lib.dataset import SIDE, Split
+from fer_lib.extras.explore import average_by_class
 from fer_lib.hardware import choose_hardware
 from fer_lib.preprocess import scale_pixels
 
@@ -14,13 +15,11 @@ BLOCK = 6
 """Side in pixels of the squares that are masked: 8 by 8 of them make a face."""
 
 
-def calc_saliency(
-    model: nn.Module, images: np.ndarray, labels: np.ndarray, start: np.ndarray, steps: int = 16
-) -> np.ndarray:
+def calc_saliency(model: nn.Module, images: np.ndarray, labels: np.ndarray, start: np.ndarray) -> np.ndarray:
     """How much each pixel of each image adds to or takes from the logit of its label: float32 (N, 48, 48), at least 0.
 
     Absolute integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365, by captum) from `start`, which stands
-    for nothing seen, to the image, in so many steps. images: uint8 (N, 48, 48); labels: int64 (N,); start: float,
+    for nothing seen, to the image, in 16 steps. images: uint8 (N, 48, 48); labels: int64 (N,); start: float,
     0-255, of a shape that goes with the images', such as the mean image of a split. In the precision of training:
     on a CPU twice as fast, and as close to full precision as so few steps are to many."""
     model.eval()
@@ -29,7 +28,7 @@ def calc_saliency(
     inputs = scale_pixels(torch.from_numpy(images[:, None]))
     with choose_hardware().autocast():
         maps = [
-            method.attribute(batch, origin, target=target, n_steps=steps)[:, 0].abs().detach().float()
+            method.attribute(batch, origin, target=target, n_steps=16)[:, 0].abs().detach().float()
             for batch, origin, target in zip(inputs.split(64), starts.split(64), torch.from_numpy(labels).split(64))
             if len(batch)  # no images make one batch of none
         ]
@@ -39,21 +38,17 @@ def calc_saliency(
 def calc_mean_saliency(saliency: np.ndarray, split: Split) -> np.ndarray:
     """The mean map of each class's images, each map's own sum brought to 1 first: float (classes, 48, 48);
     NaN for a class without images."""
-    shares = saliency / saliency.sum((1, 2), keepdims=True)
-    counts = np.bincount(split.labels, minlength=len(split.classes))
-    total = np.stack([shares[split.labels == label].sum(0) for label in range(len(counts))])
-    with np.errstate(invalid="ignore"):
-        return total / counts[:, None, None]
+    return average_by_class(saliency / saliency.sum((1, 2), keepdims=True), split)
 
 
-def measure_masking(model: nn.Module, split: Split, saliency: np.ndarray, seed: int = 0) -> pd.DataFrame:
+def measure_masking(model: nn.Module, split: Split, saliency: np.ndarray) -> pd.DataFrame:
     """Accuracy (0-1) when more and more of each face is hidden: by what its own map marks most, by what it marks
     least, and at random. A row a share of the face hidden (the index), a column a way.
 
     What is hidden takes the grey of the split's mean image there. saliency: of `calc_saliency`. If the map is
     true, accuracy falls fastest by what it marks most."""
     blocks = _sum_blocks(saliency)
-    chance = np.random.default_rng(seed).random(blocks.shape)
+    chance = np.random.default_rng(0).random(blocks.shape)
     orders = {"most salient first": -blocks, "at random": chance, "least salient first": blocks}
     counts = np.arange(0, blocks.shape[1] // 2 + 1, 4)
     rows = {

@@ -44,10 +44,15 @@ def measure_images(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 def calc_mean_faces(split: Split) -> np.ndarray:
     """The mean image of each class, float (classes, 48, 48), 0-255; NaN for a class without images."""
-    labels = range(len(split.classes))
+    return average_by_class(split.images, split)
+
+
+def average_by_class(maps: np.ndarray, split: Split) -> np.ndarray:
+    """The mean over each class's images of what there is of each, (N, H, W): float (classes, H, W), NaN without any."""
+    counts = np.bincount(split.labels, minlength=len(split.classes))
+    total = np.stack([maps[split.labels == label].sum(0) for label in range(len(counts))])
     with np.errstate(invalid="ignore"):
-        total = np.stack([split.images[split.labels == label].sum(0, dtype=np.int64) for label in labels])
-        return total / np.bincount(split.labels, minlength=len(labels))[:, None, None]
+        return total / counts[:, None, None]
 
 
 def pick_images(split: Split, count: int) -> Split:
@@ -97,18 +102,12 @@ def find_duplicates(dataset: Dataset) -> pd.DataFrame:
 
 def tabulate_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
     """For each split: images with a copy in it, in each other split, and with a copy of another label."""
-    conflicting = duplicates.groupby("group")["label"].transform("nunique") > 1
-    rows = {}
-    for split in SPLITS:
-        own = duplicates[duplicates["split"] == split]
-        row = {}
-        for other in SPLITS:
-            elsewhere = duplicates.loc[duplicates["split"] == other].groupby("group").size()
-            copies = own["group"].map(elsewhere).fillna(0) - (split == other)
-            row[f"with a copy in {other}"] = int((copies > 0).sum())
-        row["with a copy of another label"] = int(conflicting[own.index].sum())
-        rows[split] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+    split, group = duplicates["split"], duplicates["group"]
+    copies = pd.crosstab(group, split).reindex(columns=SPLITS, fill_value=0)
+    others = copies.loc[group].set_axis(duplicates.index) - pd.get_dummies(split).reindex(columns=SPLITS, fill_value=0)
+    table = (others > 0).rename(columns="with a copy in {}".format)
+    table["with a copy of another label"] = duplicates.groupby("group")["label"].transform("nunique") > 1
+    return table.groupby(split).sum().reindex(SPLITS, fill_value=0).rename_axis(index=None, columns=None)
 
 
 def list_subsets(dataset: Dataset, votes: pd.DataFrame | None) -> dict[str, np.ndarray]:
@@ -184,15 +183,15 @@ def measure_asymmetry(split: Split) -> np.ndarray:
         return (odd**2).mean((1, 2)) / images.var((1, 2))
 
 
-def tell_mirrored(train: Split, test: Split, ridge: float = 0.1) -> np.ndarray:
+def tell_mirrored(train: Split, test: Split) -> np.ndarray:
     """Whether each test image is told from its own mirror image, bool (N,): one half right is chance.
 
-    By Fisher's linear discriminant between the training images and their mirror images, at half the resolution;
-    ridge: share of the mean variance added to each, so that it can be inverted. If it does no better than
+    By Fisher's linear discriminant between the training images and their mirror images, at half the resolution,
+    a tenth of the mean variance added to each, so that it can be inverted. If it does no better than
     chance, a mirrored face is as likely a face as any, as far as light, pose and framing go."""
     odd_train, odd_test = (_take_odd_part(split) for split in (train, test))
     covariance = odd_train.T @ odd_train / len(odd_train)
-    covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance), dtype=np.float32)
+    covariance += 0.1 * np.trace(covariance) / len(covariance) * np.eye(len(covariance), dtype=np.float32)
     direction = np.linalg.solve(covariance, odd_train.mean(0))
     return odd_test @ direction > 0
 

@@ -52,7 +52,7 @@ def read_picture(path: str | Path) -> np.ndarray:
         grey = _read_grey(path)
     except UnidentifiedImageError:
         raise ValueError(f"{shown} is no picture that can be read; {', '.join(FORMATS)} can") from None
-    except (Image.DecompressionBombError, TooLarge, MemoryError):
+    except (Image.DecompressionBombError, MemoryError):
         raise ValueError(f"{shown} is too large, over {MOST_PIXELS // 10**6} million pixels; shrink it first") from None
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         raise ValueError(f"{shown} is damaged ({' '.join(str(error).split())})") from None
@@ -64,16 +64,12 @@ def read_picture(path: str | Path) -> np.ndarray:
     return np.asarray(grey)
 
 
-class TooLarge(Exception):
-    """A picture has more pixels than should be decoded."""
-
-
 def _read_grey(path: Path) -> Image.Image:
     with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image.draft("L", (LONGEST, LONGEST))  # a JPEG can be decoded at a fraction of its size
         if image.width * image.height > MOST_PIXELS:
-            raise TooLarge
+            raise Image.DecompressionBombError
         image.load()
         return _to_grey(ImageOps.exif_transpose(image))
 

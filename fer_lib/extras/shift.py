@@ -9,6 +9,7 @@ these trainings is kept; the same command skips what is there.
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,15 +68,12 @@ def _describe_inputs(model: nn.Module, images: torch.Tensor) -> dict[str, tuple[
     """Means and deviations of each channel of what enters each layer of weights but the first, by the layer's name."""
     found = {}
 
-    def look(name: str):
-        def keep(_, inputs: tuple[torch.Tensor]) -> None:
-            channels = inputs[0].float().transpose(0, 1).flatten(1)
-            found[name] = (channels.mean(1).cpu().numpy(), channels.std(1).cpu().numpy())
-
-        return keep
+    def keep(name: str, _, inputs: tuple[torch.Tensor]) -> None:
+        channels = inputs[0].float().transpose(0, 1).flatten(1)
+        found[name] = (channels.mean(1).cpu().numpy(), channels.std(1).cpu().numpy())
 
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_pre_hook(look(name)) for name, layer in layers[1:]]
+    hooks = [layer.register_forward_pre_hook(partial(keep, name)) for name, layer in layers[1:]]
     model.eval()(images)
     for hook in hooks:
         hook.remove()

@@ -20,8 +20,7 @@ CHATTER = re.compile(
 )
 # A training killed after its record was written has made it whole: Snakemake would delete the half that it knows of.
 OPTIONS = ["--nolock", "--rerun-incomplete", "--keep-incomplete", "--quiet", "host", "reason"]
-GATHERING = {"runs", "search"}  # targets that are no step themselves
-RECORDS = {
+RECORDS = {  # by the targets that gather them, which are no step themselves
     "runs": ("runs", "reports/runs/*/fer2013-seed*/run.json"),
     "search": ("trials", "reports/sweeps/*/fer2013/*.json"),
 }
@@ -95,7 +94,7 @@ class Steps:
         if count := re.match(r"(\w+) +(\d+)$", line):
             if count[1] == "total":
                 yield f"to do: {', '.join(f'{number} × {rule}' for rule, number in self.todo.items())}\n"
-            elif count[1] not in GATHERING:
+            elif count[1] not in RECORDS:
                 self.todo[count[1]] = int(count[2])
 
     def begin(self, number: str, what: str) -> str:

@@ -5,7 +5,6 @@ import textwrap
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from fer_lib.evaluate import collect_results, compare_runs
 from fer_lib.plots.style import (
@@ -17,9 +16,11 @@ from fer_lib.plots.style import (
     WIDTH,
     add_hint,
     join_names,
+    list_rows,
     make_figure,
     name_step,
     set_title,
+    show_percent,
 )
 from fer_lib.statistics import estimate_mean
 
@@ -54,12 +55,9 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
                 best[name] = f"{_treatment(treated[top])} in {name} ({100 * changes[top].mean:+.1f})"
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}")
         axes.set_xlabel(f"{label}\n(points)", fontsize=8)
-        axes.grid(axis="y", visible=False)
-    panels[0].set_yticks(range(len(treated)), [_treatment(runs) for runs in treated])
-    panels[0].set_ylim(len(treated) - 0.5, -0.5)
+        list_rows(axes, [_treatment(runs) for runs in treated])
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
-    set_title(figure, f"Most points gained on validation: {join_names(list(best.values()))}")
-    return figure
+    return set_title(figure, f"Most points gained on validation: {join_names(list(best.values()))}")
 
 
 def plot_interaction(families: dict[str, list[list]]) -> Figure:
@@ -80,13 +78,14 @@ def plot_interaction(families: dict[str, list[list]]) -> Figure:
                 told = f"{name} {words}, {('untreated', 'all three')[place]}: {100 * mean:.1f}% of validation"
                 add_hint(axes, place, mean, f"{told}, {len(accuracies)} run{'s' * (len(accuracies) > 1)}")
         axes.set(title=name, xticks=[0, 1], xticklabels=["untreated", "flip, rotation, crop"], xlim=(-0.3, 1.3))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+        show_percent(axes.yaxis)
         axes.grid(axis="x", visible=False)
     panels[0, 0].set_ylabel("validation accuracy\nat the best epoch")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
     plain, dropped = (f"{100 * np.mean(found):+.1f}" for found in gains.values())
-    set_title(figure, f"All three treatments bring {plain} points without dropout, {dropped} with it, in the mean")
-    return figure
+    return set_title(
+        figure, f"All three treatments bring {plain} points without dropout, {dropped} with it, in the mean"
+    )
 
 
 def _treatment(runs: list) -> str:
@@ -131,11 +130,10 @@ def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> 
         axes.set(xlabel="step", xlim=(-0.5, len(groups) - 0.5))
         axes.grid(axis="x", visible=False)
     panels[0, 0].set_ylabel("accuracy")
-    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(panels[0, 0].yaxis)
     handles = {label: h for axes in panels[0] for h, label in zip(*axes.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=4)
-    set_title(figure, f"Test accuracy of the best step on validation: {join_names(told)}")
-    return figure
+    return set_title(figure, f"Test accuracy of the best step on validation: {join_names(told)}")
 
 
 def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
@@ -154,16 +152,13 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
             steps = [after[0].experiment.step for _, after in pairs]
             helping = [f"{step} ({gain.format(sign=True)})" for step, gain in zip(steps, gains) if gain.low > 0]
     names = [f"{before[0].experiment.step} to {name_step(after[0])}" for before, after in pairs]
-    axes.set(yticks=range(len(gains)), yticklabels=names)
+    list_rows(axes, names)
     axes.set_xlabel("gain, in points of accuracy")
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
-    axes.set_ylim(len(gains) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     many = f"{len(helping)} gain{'s' * (len(helping) == 1)}" if helping else "none gains"
     told = f": {join_names(helping)}" if helping else ""
-    set_title(figure, f"Of {len(gains)} steps, {many} beyond chance on validation{told}")
-    return figure
+    return set_title(figure, f"Of {len(gains)} steps, {many} beyond chance on validation{told}")
 
 
 def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
@@ -183,15 +178,13 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
         band = f"grey: within {matters.pop():g} point" if len(matters) == 1 else "no grey band"
         what = "validation accuracy" if part is accuracies else "gaps, and other shares"
         axes.set_xlabel(f"effect on {what}, in points ({band})", fontsize=8)
-    found = set(verdicts.loc[[statement.number for statement in measured], "verdict"])
-    for name in (name for name in VERDICT_COLOURS if name in found):
+    counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
+    for name in (name for name in VERDICT_COLOURS if name in counts):
         panels[0, 0].plot([], [], "o-", color=VERDICT_COLOURS[name], label=name)
     panels[0, 0].plot([], [], "D", color="black", markerfacecolor="none", label="reported")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
-    counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
     told = [f"{counts[name]} {name}" for name in VERDICT_COLOURS if name in counts]
-    set_title(figure, f"Of {len(measured)} statements measured in points {join_names(told)}")
-    return figure
+    return set_title(figure, f"Of {len(measured)} statements measured in points {join_names(told)}")
 
 
 def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
@@ -210,10 +203,8 @@ def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
         if not np.isnan(statement.reported):
             axes.plot(statement.reported, place, "D", color="black", markerfacecolor="none", markersize=6)
     labels = [textwrap.fill(f"{statement.number}  {statement.says}", 50) for statement in statements]
-    axes.set_yticks(range(len(statements)), labels, fontsize=9)
-    axes.set_ylim(len(statements) - 0.5, -0.5)
+    list_rows(axes, labels, fontsize=9)
     axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
-    axes.grid(axis="y", visible=False)
 
 
 def plot_method(method: dict) -> Figure:
@@ -234,17 +225,16 @@ def plot_method(method: dict) -> Figure:
     right.axhline(0.05, color=LOST, linestyle="--", linewidth=1.2, label="5%, by chance alone")
     right.axvspan(0, 1, color="#EEEEEE", zorder=0, label="too small to matter")
     right.set(xlabel="true effect on validation accuracy (points)", ylabel="share of trials in which it is found")
-    right.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(right.yaxis)
     right.legend(fontsize=7.5, loc="lower right")
     two = method["effects"].index(0.02)
     few, many = ([shares[seeds][two] for shares in method["power"].values()] for seeds in ("3", "10"))
-    set_title(
+    return set_title(
         figure,
         f"Where there is no difference, {method['different']:.1%} of {method['divisions']} comparisons find one; "
         f"a true effect of two points is found by three runs in {min(few):.0%} of trials or more, by ten in "
         f"{min(many):.0%}",
     )
-    return figure
 
 
 def plot_regime(groups: list[list]) -> Figure:
@@ -266,20 +256,18 @@ def plot_regime(groups: list[list]) -> Figure:
         axes.set_title(name_step(own[0]), fontsize=9)
         axes.plot(*own[0].experiment.reported, "D", color="black", markerfacecolor="white", zorder=4, label="reported")
         axes.set_ylim(0.4, None)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, 0))
+        show_percent(axes.xaxis, axes.yaxis)
     figure.supxlabel("accuracy in training, measured on the way", fontsize=10)
     figure.supylabel("validation accuracy", fontsize=10)
     panels[0, 0].legend(fontsize=8, loc="lower right")
     above = [runs[0].experiment.step for runs in groups if _lies_above(runs)]
-    set_title(
+    return set_title(
         figure,
         f"At the training accuracy that report A gives, validation is lower here in {len(above)} of {len(groups)} "
         f"steps ({join_names(above)})"
         if above
         else "At report A's training accuracies validation is as high here",
     )
-    return figure
 
 
 def _lies_above(runs: list) -> bool:

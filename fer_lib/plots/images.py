@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator, PercentFormatter
+from matplotlib.ticker import MultipleLocator
 
 from fer_lib.augment import crop, rotate
 from fer_lib.dataset import EMOTIONS, SIDE, Dataset, Split
 from fer_lib.extras.explore import calc_eigenfaces, calc_mean_faces, measure_images, tabulate_counts
-from fer_lib.plots.style import AFTER, BEFORE, SPLIT_COLOURS, WIDTH, draw_images, make_figure, set_title
+from fer_lib.plots.style import AFTER, BEFORE, SPLIT_COLOURS, WIDTH, draw_images, make_figure, set_title, show_percent
 
 
 def plot_class_counts(dataset: Dataset) -> Figure:
@@ -23,19 +23,18 @@ def plot_class_counts(dataset: Dataset) -> Figure:
         axes.bar_label(bars, [f"{count:,}" for count in column], fontsize=6.5, rotation=90, padding=2)
         bars.set_label(f"{name} ({column.sum():,})")
     total = counts["train"].sort_values()
-    set_title(
+    axes.set_xticks(range(len(dataset.classes)), dataset.classes)
+    axes.set_ylabel("share of the split")
+    show_percent(axes.yaxis)
+    axes.margins(y=0.18)
+    axes.grid(axis="x", visible=False)
+    axes.legend()
+    return set_title(
         figure,
         f"{total.index[-1]} has {total.iloc[-1] / total.iloc[0]:.0f} times as many training images as "
         f"{total.index[0]}; the three splits are alike",
         dataset.name,
     )
-    axes.set_xticks(range(len(dataset.classes)), dataset.classes)
-    axes.set_ylabel("share of the split")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
-    axes.margins(y=0.18)
-    axes.grid(axis="x", visible=False)
-    axes.legend()
-    return figure
 
 
 def plot_pixel_statistics(dataset: Dataset) -> Figure:
@@ -50,15 +49,14 @@ def plot_pixel_statistics(dataset: Dataset) -> Figure:
             axes.stairs(share, bins, color=SPLIT_COLOURS[name], label=name, linewidth=1.6)
         axes.set_xlabel(title)
     panels[0].set_ylabel("share of the split's images")
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(panels[0].yaxis)
     panels[1].legend()
     means = [values[0].mean() for values in measured.values()]
-    set_title(
+    return set_title(
         figure,
         f"Light and contrast vary widely, alike in all splits (mean grey {min(means):.1f} to {max(means):.1f})",
         dataset.name,
     )
-    return figure
 
 
 def plot_mean_faces(split: Split) -> Figure:
@@ -80,14 +78,11 @@ def plot_mean_face_differences(split: Split) -> Figure:
     """Each class's mean face less the mean of all images: what is its own."""
     faces = calc_mean_faces(split)
     own = faces - split.images.mean(0)
-    reach = np.nanmax(np.abs(own))
     strongest = split.classes[np.nanargmax(np.nanstd(own, axis=(1, 2)))]
     return draw_images(
         own,
         split.classes,
         f"{strongest} departs furthest from the mean of all faces",
-        limits=(-reach, reach),
-        colours="PuOr_r",
         label="grey levels\nabove the mean",
         data=split.data,
     )
@@ -96,14 +91,11 @@ def plot_mean_face_differences(split: Split) -> Figure:
 def plot_eigenfaces(split: Split, count: int = 7) -> Figure:
     """The main directions in which the images vary."""
     faces, shares = calc_eigenfaces(split, count)
-    reach = np.abs(faces).max()
     titles = [f"{place}: {share:.0%}" for place, share in enumerate(shares, start=1)]
     return draw_images(
         faces,
         titles,
         f"The first {count} eigenfaces hold {shares.sum():.0%} of the variance, and most of them are light and pose",
-        limits=(-reach, reach),
-        colours="PuOr_r",
         label="weight",
         data=split.data,
     )
@@ -121,22 +113,20 @@ def plot_agreement(agreement: pd.DataFrame) -> Figure:
     )
     panels[0].set_xticks(range(len(EMOTIONS)), EMOTIONS, rotation=25)
     panels[0].set(ylim=(0, 1.05), ylabel="images whose FER+ majority\nis FER2013's label")
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(panels[0].yaxis)
     panels[0].grid(axis="x", visible=False)
     edges = np.linspace(-0.05, 1.05, 12)
     shares = np.histogram(agreement["share"], edges)[0] / len(agreement)
     panels[1].bar(edges[:-1] + 0.05, shares, 0.085, color=AFTER)
     panels[1].set(xlabel="taggers who chose FER2013's label", ylabel="share of the images")
     panels[1].yaxis.set_major_locator(MultipleLocator(0.05))
-    for axis in (panels[1].xaxis, panels[1].yaxis):
-        axis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(panels[1].xaxis, panels[1].yaxis)
     worst, best = EMOTIONS[by_class.idxmin()], EMOTIONS[by_class.idxmax()]
-    set_title(
+    return set_title(
         figure,
         f"FER2013's label is the majority's for {agreement['agrees'].mean():.0%} of the images: "
         f"{by_class.max():.0%} of {best}, {by_class.min():.0%} of {worst}",
     )
-    return figure
 
 
 def plot_balancing(before: Split, after: Split) -> Figure:
@@ -149,18 +139,17 @@ def plot_balancing(before: Split, after: Split) -> Figure:
     times = (originals + copies) / np.maximum(originals, 1)
     axes.bar_label(bars, [f"×{factor:.1f}" if factor > 1 else "" for factor in times], padding=2)
     most = int(np.argmax(times))
-    set_title(
-        figure,
-        f"Balancing takes the training split from {len(before):,} to {len(after):,} images; each "
-        f"{before.classes[most]} face is seen {times[most]:.0f} times",
-        before.data,
-    )
     axes.set_ylabel("training images")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylim(0, 1.1 * (originals + copies).max())
     axes.grid(axis="x", visible=False)
     axes.legend(ncols=2, loc="lower right", framealpha=1)
-    return figure
+    return set_title(
+        figure,
+        f"Balancing takes the training split from {len(before):,} to {len(after):,} images; each "
+        f"{before.classes[most]} face is seen {times[most]:.0f} times",
+        before.data,
+    )
 
 
 def plot_balanced_faces(before: Split, after: Split) -> Figure:
@@ -172,8 +161,6 @@ def plot_balanced_faces(before: Split, after: Split) -> Figure:
         change,
         [f"{emotion}\n{mean:+.2f} on average" for emotion, mean in zip(before.classes, means)],
         f"Balancing moves no class's mean face by more than {reach:.1f} of 255 grey levels",
-        limits=(-reach, reach),
-        colours="PuOr_r",
         label="grey levels",
         data=before.data,
     )
@@ -182,10 +169,10 @@ def plot_balanced_faces(before: Split, after: Split) -> Figure:
 def plot_augmentations(face: np.ndarray, rotation: float, crop_padding: int, name: str) -> Figure:
     """Flip, and the extremes of rotation and crop, of one float (48, 48) image, 0-255: a mean face."""
     image = torch.from_numpy(face).float()[None, None]
-    padded = torch.nn.functional.pad(image, [crop_padding] * 4)
     far = 2 * crop_padding
 
-    def cut(top: int, left: int) -> torch.Tensor:
+    def cut(picture: torch.Tensor, top: int, left: int) -> torch.Tensor:
+        padded = torch.nn.functional.pad(picture, [crop_padding] * 4)
         return crop(padded, torch.tensor([top]), torch.tensor([left]), *image.shape[-2:])
 
     pictures = {
@@ -193,13 +180,10 @@ def plot_augmentations(face: np.ndarray, rotation: float, crop_padding: int, nam
         "flipped": image.flip(-1),
         f"rotated +{rotation:g}°": rotate(image, torch.tensor([rotation])),
         f"rotated −{rotation:g}°": rotate(image, torch.tensor([-rotation])),
-        f"cropped:\n{crop_padding} px down and right": cut(0, 0),
-        f"cropped:\n{crop_padding} px up and left": cut(far, far),
-        "all three": crop(
-            torch.nn.functional.pad(rotate(image.flip(-1), torch.tensor([rotation])), [crop_padding] * 4),
-            torch.tensor([0]), torch.tensor([far]), *image.shape[-2:],
-        ),
-    }  # fmt: skip
+        f"cropped:\n{crop_padding} px down and right": cut(image, 0, 0),
+        f"cropped:\n{crop_padding} px up and left": cut(image, far, far),
+        "all three": cut(rotate(image.flip(-1), torch.tensor([rotation])), 0, far),
+    }
     return draw_images(
         np.stack([picture[0, 0].numpy() for picture in pictures.values()]),
         list(pictures),
@@ -233,10 +217,9 @@ def plot_faces(split: Split, count: int = 10) -> Figure:
     axes.set_yticks(SIDE * (np.arange(len(split.classes)) + 0.5), split.classes)
     axes.set_xticks([])
     axes.grid(visible=False)
-    set_title(
+    return set_title(
         figure, f"The first {count} {split.name} images labelled with each class; some labels are wrong", split.data
     )
-    return figure
 
 
 def plot_rotations(degrees: dict[str, np.ndarray]) -> Figure:
@@ -251,10 +234,9 @@ def plot_rotations(degrees: dict[str, np.ndarray]) -> Figure:
         told[name] = np.median(np.abs(found))
     axes.set_xlabel("estimated rotation in the picture's plane (degrees, counter-clockwise)")
     axes.set_ylabel("share of these")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(axes.yaxis)
     axes.legend(fontsize=8)
-    set_title(
+    return set_title(
         figure,
         f"Test faces are turned by {told['test']:.1f}° in the median, training faces by {told['train']:.1f}°",
     )
-    return figure

@@ -17,11 +17,13 @@ from fer_lib.plots.style import (
     SPLIT_COLOURS,
     WIDTH,
     WON,
+    add_bar,
     add_hint,
     join_names,
     make_figure,
     name_step,
     set_title,
+    show_percent,
 )
 
 
@@ -41,7 +43,7 @@ def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[
             axes.plot(table["confidence"], table["accuracy"], "o-", color=colour, markersize=4, label=label)
         axes.set_title(f"{name_step(runs[0])}", fontsize=9)
         axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
-        axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+        show_percent(axes.xaxis)
         axes.legend(fontsize=8, loc="lower right")
         logits = [run.logits["test"] for run in runs]
         before, after = (100 * estimate_calibration(logits, labels, value).mean for value in (1.0, temperature))
@@ -51,11 +53,10 @@ def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[
         else:
             told.append(f"{before:.1f} to {after:.1f} in {step}")
     panels[0, 0].set_ylabel("accuracy on the test split")
-    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(panels[0, 0].yaxis)
     parts = [f"a temperature brings it from {join_names(told)}"] * bool(told)
     parts += [f"none is used for {join_names(untouched)}"] * bool(untouched)
-    set_title(figure, f"Calibration error on test, in points: {'; '.join(parts)}")
-    return figure
+    return set_title(figure, f"Calibration error on test, in points: {'; '.join(parts)}")
 
 
 def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np.ndarray) -> Figure:
@@ -74,13 +75,11 @@ def plot_accuracy_by_agreement(groups: list[list], labels: np.ndarray, share: np
     axes.legend(fontsize=8)
     below.bar(places / 10, counts[places], 0.085, color=BEFORE)
     below.set(xlabel="taggers who chose FER2013's label", ylabel="test images")
-    for axis in (axes.yaxis, below.xaxis):
-        axis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(axes.yaxis, below.xaxis)
     step, ends = groups[-1][0].experiment.step, [found[0].mean, found[-1].mean]
-    set_title(
+    return set_title(
         figure, f"Where no tagger shares the label, {step} is right on {ends[0]:.0%}; where all do, on {ends[1]:.0%}"
     )
-    return figure
 
 
 def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention", classes=EMOTIONS) -> Figure:
@@ -99,14 +98,11 @@ def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention", clas
         )  # fmt: skip
         axes.set_title(emotion, fontsize=8, loc="center")
         axes.axis("off")
-    bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label(f"{what}, 1 = even", fontsize=7)
+    add_bar(drawn, panels, f"{what}, 1 = even")
     parts = maps.mean(0).reshape(3, side // 3, 3, side // 3).sum((1, 3))
     row, column = np.unravel_index(parts.argmax(), parts.shape)
     place = f"{('upper', 'middle', 'lower')[row]} {('left', 'central', 'right')[column]}"
-    set_title(figure, f"The {place} ninth of the picture has {parts.max():.0%} of the {what}")
-    return figure
+    return set_title(figure, f"The {place} ninth of the picture has {parts.max():.0%} of the {what}")
 
 
 def plot_members(table: pd.DataFrame, size: int) -> Figure:
@@ -129,11 +125,10 @@ def plot_members(table: pd.DataFrame, size: int) -> Figure:
     figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     best = table["validation_alone"].idxmax()
     alone, together = 100 * table.loc[best, "test_alone"], 100 * table.loc[size, "test_together"]
-    set_title(
+    return set_title(
         figure,
         f"The best on validation alone is right on {alone:.1f}% of the test split, {size} together on {together:.1f}%",
     )
-    return figure
 
 
 def plot_masking(table: pd.DataFrame) -> Figure:
@@ -142,16 +137,14 @@ def plot_masking(table: pd.DataFrame) -> Figure:
     for (name, accuracy), colour in zip(table.items(), (LOST, BEFORE, WON)):
         axes.plot(table.index, accuracy, "o-", color=colour, markersize=4, label=name)
     axes.set(xlabel="share of the face hidden", ylabel="accuracy", ylim=(0, None))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(axes.xaxis, axes.yaxis)
     axes.legend(fontsize=8)
     quarter = table.iloc[abs(table.index - 0.25).argmin()]
     most, chance, _ = quarter
-    set_title(
+    return set_title(
         figure,
         f"With a quarter of the face hidden accuracy is {most:.0%} where the map marks most, {chance:.0%} at random",
     )
-    return figure
 
 
 def plot_answers(
@@ -173,21 +166,18 @@ def plot_answers(
         whole.annotate(str(number), (left, top), color="white", backgroundcolor="black", fontsize=9, va="bottom")
     for number, (face, shares, marked) in enumerate(zip(faces, answers, saliency), start=1):
         cut, seen, bars = (figure.add_subplot(grid[number, place]) for place in range(3))
-        cut.imshow(face, cmap="gray", vmin=0, vmax=255)
-        seen.imshow(face, cmap="gray", vmin=0, vmax=255)
-        seen.imshow(marked, cmap="inferno", alpha=0.6)
-        cut.set_title(f"{number}: as the network sees it", fontsize=8)
-        seen.set_title("where it looks", fontsize=8)
-        for axes in (cut, seen):
+        for axes, title in ((cut, f"{number}: as the network sees it"), (seen, "where it looks")):
+            axes.imshow(face, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(title, fontsize=8)
             axes.axis("off")
+        seen.imshow(marked, cmap="inferno", alpha=0.6)
         drawn = bars.barh(EMOTIONS, shares, color=[AFTER if share == shares.max() else BEFORE for share in shares])
         bars.bar_label(drawn, [f"{share:.0%}" for share in shares], fontsize=7, padding=2)
         bars.set(xlim=(0, 1.08), xticks=[])
         bars.tick_params(axis="y", labelsize=7)
         bars.invert_yaxis()
         bars.grid(visible=False)
-    set_title(figure, _tell_answers(answers))
-    return figure
+    return set_title(figure, _tell_answers(answers))
 
 
 def _tell_answers(answers: np.ndarray) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from fer_lib.dataset import EMOTIONS
 from fer_lib.evaluate import collect_results, compare_runs
@@ -17,9 +17,11 @@ from fer_lib.plots.style import (
     WIDTH,
     WON,
     join_names,
+    list_rows,
     make_figure,
     name_step,
     set_title,
+    show_percent,
 )
 from fer_lib.statistics import choose_confidence, estimate_contrast, estimate_mean, moderate_variances
 
@@ -39,19 +41,18 @@ def plot_curves(before: list, after: list) -> Figure:
                 at_best = table[f"validation_{metric}"].iloc[best - 1]
                 axes.plot(best, at_best, "o", color=colour, markersize=5, markeredgecolor="white", zorder=3)
     panels[0].set(xlabel="epoch", ylabel="accuracy")
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(panels[0].yaxis)
     panels[1].set(xlabel="epoch", ylabel="cross-entropy (nats)")
     panels[0].plot([], [], ":", color="black", label="in training")
     panels[0].plot([], [], "-", color="black", label="on validation (● best epoch)")
     panels[0].legend(fontsize=8)
     gaps = [estimate_mean(collect_results(runs)["last_gap"]) for runs in (before, after)]
-    set_title(
+    return set_title(
         figure,
         f"At the end of training the gap to validation is {gaps[0].format()} points for "
         f"{before[0].experiment.step}, {gaps[1].format()} for {after[0].experiment.step}",
         before[0].data,
     )
-    return figure
 
 
 def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> Figure:
@@ -70,18 +71,15 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
     known = [(shares[1], place) for shares, place in reported if shares and told]
     if known:
         axes.plot(*zip(*known), "D", color="black", markerfacecolor="none", label="reported, one run")
-    axes.set(yticks=range(len(groups)), yticklabels=[name_step(runs[0]) for runs in groups])
+    list_rows(axes, [name_step(runs[0]) for runs in groups])
     axes.set_xlabel(f"{metric.split('_')[0]} accuracy at the best epoch")
     low, high = axes.get_xlim()
     if narrow := high - low < 0.08:  # the other locator would halve the points, to which the labels are rounded
         axes.set_xlim(np.floor(100 * low) / 100, np.ceil(100 * high) / 100)
-    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(axes.xaxis)
     axes.xaxis.set_major_locator(MultipleLocator(0.01) if narrow else MaxNLocator(8, steps=[1, 2, 5]))
-    axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    set_title(figure, f"{metric.split('_')[0].capitalize()}: {_tell_best(groups, metric)}", groups[0][0].data)
-    return figure
+    return set_title(figure, f"{metric.split('_')[0].capitalize()}: {_tell_best(groups, metric)}", groups[0][0].data)
 
 
 def _tell_best(groups: list[list], metric: str) -> str:
@@ -113,22 +111,19 @@ def plot_gaps(groups: list[list]) -> Figure:
             )
         gaps.append(estimate_mean(table[f"last_gap{suffix}"]))
     names = [f"{name_step(runs[0])}, {kind}\n{gap.format()} points" for (runs, kind), gap in zip(rows, gaps)]
-    axes.set_yticks(range(len(rows)), names, fontsize=8)
+    list_rows(axes, names, fontsize=8)
     axes.set_xlabel("accuracy at the last epoch, each run a point")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(axes.xaxis)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # labels are of whole points
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     steps = [f"{round(100 * gap.mean)} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
-    set_title(
+    return set_title(
         figure,
         f"Gap to validation in points: on the way through training {join_names(steps[::2])}; on the untouched "
         f"training images {join_names(steps[1::2])}",
         groups[0][0].data,
     )
-    return figure
 
 
 def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure:
@@ -152,10 +147,9 @@ def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panels[0, 0].set_ylabel("gradient norm, mean over batches")
     panels[0, -1].legend(fontsize=7)
-    set_title(
+    return set_title(
         figure, f"The first batch's gradient has a norm, over all layers, of {join_names(totals)}", groups[0][0].data
     )
-    return figure
 
 
 def _mean_norms(runs: list, start: pd.DataFrame) -> pd.DataFrame:
@@ -171,33 +165,40 @@ def _mean_norms(runs: list, start: pd.DataFrame) -> pd.DataFrame:
 
 def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
     """Confusion matrices, each row in shares of its class and averaged over the runs."""
-    figure, panels = make_figure(1, 2, figsize=(WIDTH, 4.3), sharey=True)
-    for axes, runs in zip(panels, (before, after)):
-        name = f"{name_step(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}"
-        _draw_confusion(axes, _mean_confusion(runs, labels, split), name, axes is panels[0], runs[0].classes)
-    panels[0].set_ylabel("label")
-    shares = _mean_confusion(after, labels, split)
-    np.fill_diagonal(shares, 0)
-    label, taken = np.unravel_index(np.nanargmax(shares), shares.shape)
-    set_title(
-        figure,
-        f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes "
-        f"{shares[label, taken]:.0%} of {after[0].classes[label]} for {after[0].classes[taken]}, its likeliest error",
-        before[0].data,
-    )
-    return figure
+    names, counts = [], []
+    for runs in (before, after):
+        names.append(f"{name_step(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}")
+        counts.append(sum(calc_confusion(run.logits[split].astype(np.float32), labels) for run in runs))
+    figure, error = _draw_confusions(names, counts, 4.3, after[0].classes)
+    told = f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes {error}"
+    return set_title(figure, told, before[0].data)
 
 
-def _draw_confusion(axes, shares: np.ndarray, name: str, labelled: bool, classes=EMOTIONS) -> None:
-    """One matrix of shares (classes, classes), 0-1, in percent; labelled: whether the classes stand at its left."""
-    sns.heatmap(
-        shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
-        square=True, cbar=False, xticklabels=classes, yticklabels=classes, ax=axes,
-    )  # fmt: skip
-    axes.set_title(name, fontsize=9)
-    axes.set_xlabel("predicted")
-    axes.tick_params(axis="x", rotation=90, labelsize=8)
-    axes.tick_params(axis="y", rotation=0, labelsize=8, labelleft=labelled)
+def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
+    """Confusion matrices on the test split side by side, each row in shares of its class.
+
+    confusions: {name: counts (7, 7)}."""
+    figure, error = _draw_confusions(list(confusions), list(confusions.values()), 1.6 + 7.6 / len(confusions))
+    return set_title(figure, f"Test, percent of each class: {list(confusions)[-1]} takes {error}")
+
+
+def _draw_confusions(names: list[str], counts: list[np.ndarray], height: float, classes=EMOTIONS) -> tuple[Figure, str]:
+    """Matrices of counts (classes, classes) in percent of each class, and the likeliest error of the last, in words."""
+    figure, panels = make_figure(1, len(counts), figsize=(WIDTH, height), sharey=True, squeeze=False)
+    for axes, name, matrix in zip(panels[0], names, counts):
+        shares = matrix / matrix.sum(1, keepdims=True).clip(1)
+        sns.heatmap(
+            shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
+            square=True, cbar=False, xticklabels=classes, yticklabels=classes, ax=axes,
+        )  # fmt: skip
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("predicted")
+        axes.tick_params(axis="x", rotation=90, labelsize=8)
+        axes.tick_params(axis="y", rotation=0, labelsize=8, labelleft=axes is panels[0, 0])
+    panels[0, 0].set_ylabel("label")
+    errors = shares * (1 - np.eye(len(shares)))
+    label, taken = np.unravel_index(errors.argmax(), errors.shape)
+    return figure, f"{errors[label, taken]:.0%} of {classes[label]} for {classes[taken]}, its likeliest error"
 
 
 def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str) -> Figure:
@@ -221,7 +222,7 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
     panels[1].axvline(0, color="black", linewidth=0.8)
     panels[0].set(xlabel="recall", yticks=places, yticklabels=after[0].classes)
     panels[1].set_xlabel("change of recall in points, with interval over seeds")
-    panels[0].xaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(panels[0].xaxis)
     panels[1].xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
     panels[0].invert_yaxis()
     panels[0].legend(fontsize=8)
@@ -229,13 +230,12 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         [name for name, change in zip(after[0].classes, changes) if test(*change)]
         for test in (lambda _, low, high: low > 0, lambda _, low, high: high < 0)
     )
-    set_title(
+    return set_title(
         figure,
         f"{split.capitalize()} recall of {after[0].experiment.step}: better for {join_names(won)}, "
         f"worse for {join_names(lost)} (interval clear of zero)",
         before[0].data,
     )
-    return figure
 
 
 def _estimate_recall_changes(before: np.ndarray, after: np.ndarray) -> list[tuple[float, float, float]]:
@@ -247,26 +247,3 @@ def _estimate_recall_changes(before: np.ndarray, after: np.ndarray) -> list[tupl
     effects = [estimate_contrast(weight, groups, scatters) for weight in weights]
     confidence = choose_confidence(effects, lambda e, level: e.find_half_width(level) < abs(e.mean))
     return [(effect.mean, *effect.find_interval(confidence)) for effect in effects]
-
-
-def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
-    """Confusion matrices on the test split side by side, each row in shares of its class.
-
-    confusions: {name: counts (7, 7)}."""
-    figure, panels = make_figure(
-        1, len(confusions), figsize=(WIDTH, 1.6 + 7.6 / len(confusions)), sharey=True, squeeze=False
-    )
-    for axes, (name, counts) in zip(panels[0], confusions.items()):
-        shares = counts / counts.sum(1, keepdims=True).clip(1)
-        _draw_confusion(axes, shares, name, axes is panels[0, 0])
-        np.fill_diagonal(shares, 0)
-        label, taken = np.unravel_index(shares.argmax(), shares.shape)
-        error = f"{name} takes {shares[label, taken]:.0%} of {EMOTIONS[label]} for {EMOTIONS[taken]}"
-    panels[0, 0].set_ylabel("label")
-    set_title(figure, f"Test, percent of each class: {error}, its likeliest error")
-    return figure
-
-
-def _mean_confusion(runs: list, labels: np.ndarray, split: str) -> np.ndarray:
-    counts = sum(calc_confusion(run.logits[split].astype(np.float32), labels) for run in runs)
-    return counts / counts.sum(1, keepdims=True).clip(1)

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from fer_lib.extras.search import measure_sensitivity
-from fer_lib.plots.style import AFTER, BEFORE, WIDTH, join_names, make_figure, set_title
+from fer_lib.plots.style import AFTER, BEFORE, WIDTH, join_names, make_figure, set_title, show_percent
 
 HYPERPARAMETERS = {"learning_rate": "learning rate", "drop_threshold": "dropout", "kernels": "filters"}
 
@@ -31,11 +31,12 @@ def plot_search(trials: pd.DataFrame) -> Figure:
         axes.set(xlabel=label, xlim=(-0.5, len(values) - 0.5))
         worth[label] = 100 * (means.max() - means.min())
     panels[0].set_ylabel("validation accuracy")
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(panels[0].yaxis)
     panels[-1].legend(fontsize=8)
     most = max(worth, key=worth.get)
-    set_title(figure, f"Of the three, {most} matters most: {worth[most]:.1f} points between its best and worst value")
-    return figure
+    return set_title(
+        figure, f"Of the three, {most} matters most: {worth[most]:.1f} points between its best and worst value"
+    )
 
 
 def plot_search_interactions(trials: pd.DataFrame) -> Figure:
@@ -53,22 +54,21 @@ def plot_search_interactions(trials: pd.DataFrame) -> Figure:
         axes.tick_params(axis="y", rotation=0)
     best = trials.loc[trials["validation_accuracy"].idxmax()]
     chosen = ", ".join(f"{label} {best[name]}" for name, label in HYPERPARAMETERS.items())
-    set_title(figure, f"Best of all: {chosen}, with {accuracy.max():.1f}%")
-    return figure
+    return set_title(figure, f"Best of all: {chosen}, with {accuracy.max():.1f}%")
 
 
 def plot_search_budget(trials: pd.DataFrame) -> Figure:
     """The best validation accuracy to be expected of so many trials, drawn at random from those on record."""
     accuracy = np.sort(trials["validation_accuracy"].to_numpy())
     counts = np.arange(1, len(accuracy) + 1)
-    cumulative = np.stack([_chance_of_best(len(accuracy), count).cumsum() for count in counts])
-    expected = np.stack([_chance_of_best(len(accuracy), count) for count in counts]) @ accuracy
-    low, high = (accuracy[(cumulative >= share - 1e-9).argmax(1)] for share in (0.1, 0.9))
+    chances = np.stack([_chance_of_best(len(accuracy), count) for count in counts])
+    expected = chances @ accuracy
+    low, high = (accuracy[(chances.cumsum(1) >= share - 1e-9).argmax(1)] for share in (0.1, 0.9))
     figure, axes = make_figure(figsize=(WIDTH, 3.4))
     axes.fill_between(counts, low, high, color=AFTER, alpha=0.2, label="eight draws of ten lie here")
     axes.plot(counts, expected, color=AFTER, label="expected")
     axes.set(xlabel="trials", ylabel="best validation accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(axes.yaxis)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     minutes = trials["seconds"].mean() / 60
@@ -76,8 +76,7 @@ def plot_search_budget(trials: pd.DataFrame) -> Figure:
     upper.set_xlabel("minutes of training")
     axes.legend(fontsize=8, loc="lower right")
     enough = int(counts[expected >= accuracy[-1] - 0.01][0])
-    set_title(figure, f"{enough} of the {len(accuracy)} trials would do to come within a point of the best")
-    return figure
+    return set_title(figure, f"{enough} of the {len(accuracy)} trials would do to come within a point of the best")
 
 
 def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
@@ -97,13 +96,12 @@ def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
         axes.set_xlabel("learning rate")
         ranges.append(f"{100 * measure_sensitivity(trials).mean():.1f} in {name.split()[0]}")
     panels[0, 0].set_ylabel("validation accuracy")
-    panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1, 0))
+    show_percent(panels[0, 0].yaxis)
     panels[0, 0].yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))  # labels are of whole points
     panels[0, -1].legend(fontsize=8)
-    set_title(
+    return set_title(
         figure, f"Over the learning rates accuracy lies this many points apart, in the mean: {join_names(ranges)}"
     )
-    return figure
 
 
 def _chance_of_best(size: int, count: int) -> np.ndarray:

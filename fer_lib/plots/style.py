@@ -7,19 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 SPLIT_COLOURS = {"train": "#56B4E9", "validation": "#E69F00", "test": "#009E73"}
-
-
 BEFORE, AFTER = "#7F7F7F", "#0072B2"  # the step that is compared with, and the step in question
-
-
 OTHERS = ("#CC79A7", "#000000")  # further steps beside these two
-
-
 WON, LOST = "#009E73", "#D55E00"
-
-
 HINT = "hint"  # marks the texts of points, which `describe_figure` finds
 VERDICT_COLOURS = {"true": WON, "false": LOST, "too small to matter": OTHERS[0], "undecided": BEFORE}
 WIDTH = 9  # inches, a page's
@@ -45,22 +38,28 @@ def draw_images(
     images: np.ndarray,
     titles: list[str],
     title: str,
-    limits: tuple[float, float],
-    colours: str = "gray",
+    limits: tuple[float, float] | None = None,
     label: str = "grey level",
     data: str = "fer2013",
 ) -> Figure:
-    """A row of images (N, 48, 48) in one colour scale, with its bar."""
+    """A row of images (N, 48, 48) in one scale of grey between the limits, with its bar; without limits, of what may be
+    below 0, in two colours."""
+    reach, colours = np.nanmax(np.abs(images)), "gray" if limits else "PuOr_r"
+    low, high = limits or (-reach, reach)
     figure, panels = make_figure(1, len(images), figsize=(WIDTH, 2.05))
     for axes, image, text in zip(panels, images, titles):
-        drawn = axes.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1])
+        drawn = axes.imshow(image, cmap=colours, vmin=low, vmax=high)
         axes.set_title(text, fontsize=8, loc="center")
         axes.axis("off")
-    bar = figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
+    add_bar(drawn, panels, label)
+    return set_title(figure, title, data)
+
+
+def add_bar(drawn, panels, label: str) -> None:
+    """The bar of the colours of what is drawn in these panels."""
+    bar = drawn.figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
     bar.ax.tick_params(labelsize=7)
     bar.set_label(label, fontsize=7)
-    set_title(figure, title, data)
-    return figure
 
 
 def make_figure(*args, **kwargs):
@@ -70,10 +69,24 @@ def make_figure(*args, **kwargs):
     return figure, axes
 
 
-def set_title(figure: Figure, text: str, data: str = "fer2013") -> None:
-    """The title of a figure, and what it is of, where that is not FER2013."""
+def set_title(figure: Figure, text: str, data: str = "fer2013") -> Figure:
+    """The figure with its title, and what it is of, where that is not FER2013."""
     other = "" if data == "fer2013" else f"\nOn {data}, which is not FER2013."
     figure.suptitle(textwrap.fill(text, 100) + other, x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def list_rows(axes, names: list[str], **kwargs) -> None:
+    """Name the rows of a panel, the first at the top, without lines along them."""
+    axes.set_yticks(range(len(names)), names, **kwargs)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+
+
+def show_percent(*kinds) -> None:
+    """Have axes that show shares tell them in percent. kinds: such as `axes.xaxis`."""
+    for axis in kinds:
+        axis.set_major_formatter(PercentFormatter(1, 0))
 
 
 def name_step(run) -> str:

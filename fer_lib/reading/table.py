@@ -42,7 +42,9 @@ def read_table(file: IO[bytes], name: str) -> Content:
     Labels are FER2013's numbers in the column emotion, else names of classes of the reader's own. Images of another
     size are brought to 48x48. name: for messages. Raises DataError naming the row (1 is the header) and what is wrong.
     """
-    _check_kind(name, _peek(file))
+    file.seek(0)
+    _check_kind(name, file.read(4096))
+    file.seek(0)
     try:
         columns, table, images = _read_plainly(name, file)
         own = columns["emotion"].casefold() != "emotion" or not set(table["emotion"]) <= NUMBERS
@@ -53,31 +55,30 @@ def read_table(file: IO[bytes], name: str) -> Content:
         file.seek(0)
         _explain(name, _number_lines(name, file))
         raise DataError(f"{name}: not a table that can be read ({' '.join(str(error).split())})") from error
-    usages = table["usage"].to_numpy() if "usage" in columns else None
+    usages = table.get("usage")
+    numbers = None if usages is None else usages.map(USAGE_NAMES).to_numpy()
     if not own:
-        labels = table["emotion"].astype(np.int64).to_numpy()
-        return _build_fer2013(name, images, labels, usages)
+        labels, told = table["emotion"].astype(np.int64).to_numpy(), set(() if usages is None else usages)
+        return _build_fer2013(name, images, labels, numbers, told)
     classes, labels = name_classes(name, table["emotion"].tolist())
-    usages, way = complete_splits(name, labels, None if usages is None else _number_usages(usages))
-    return Content(images, encode(labels, usages), classes, way)
+    numbers, way = complete_splits(name, labels, numbers)
+    return Content(images, encode(labels, numbers), classes, way)
 
 
-def _build_fer2013(name: str, images: np.ndarray, labels: np.ndarray, usages: np.ndarray | None) -> Content:
+def _build_fer2013(
+    name: str, images: np.ndarray, labels: np.ndarray, numbers: np.ndarray | None, usages: set[str]
+) -> Content:
     """Of FER2013's labels and the Usages, if there are any; the challenge's train.csv has none, and is for training."""
     whole = Content(images, encode(labels, np.zeros_like(labels)))
-    if usages is None and whole.calc_fingerprint() in FINGERPRINTS:
+    if numbers is None and whole.calc_fingerprint() in FINGERPRINTS:
         return whole
-    if usages is not None and set(usages) <= {"training", "publictest", "privatetest"}:
+    if usages and usages <= {"training", "publictest", "privatetest"}:
         for usage in USAGES:
-            if usage.casefold() not in set(usages):
+            if usage.casefold() not in usages:
                 raise DataError(f"{name}: no row has the Usage {usage}; the file is cut short, download it again")
-        return Content(images, encode(labels, _number_usages(usages)))
-    numbers, way = complete_splits(name, labels, None if usages is None else _number_usages(usages))
+        return Content(images, encode(labels, numbers))
+    numbers, way = complete_splits(name, labels, numbers)
     return Content(images, encode(labels, numbers), split=way)
-
-
-def _number_usages(usages: np.ndarray) -> np.ndarray:
-    return np.array([USAGE_NAMES[usage] for usage in usages])
 
 
 # --- plainly ----------------------------------------------------------------------------
@@ -180,13 +181,6 @@ class Lines(io.RawIOBase):
 
 
 # --- what is wrong ------------------------------------------------------------------------
-
-
-def _peek(file: IO[bytes]) -> bytes:
-    file.seek(0)
-    start = file.read(4096)
-    file.seek(0)
-    return start
 
 
 def _check_kind(name: str, start: bytes) -> None:

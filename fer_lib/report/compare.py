@@ -5,7 +5,6 @@ counts beforehand: reports/confusions.json and reports/facts.json.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -23,7 +22,7 @@ from fer_lib.extras.reliability import (
 )
 from fer_lib.metrics import calc_confusion
 from fer_lib.models import count_multiply_adds
-from fer_lib.record import Run, read_published_runs, runs_folder
+from fer_lib.record import Run, group_runs, read_published_runs, runs_folder
 from fer_lib.statistics import estimate_mean
 
 TEST_IMAGES = 3589  # of FER2013
@@ -35,11 +34,10 @@ PEOPLE = (0.60, 0.70)
 
 def count_confusions(runs: list[Run], labels: np.ndarray) -> dict[str, list[list[int]]]:
     """For each experiment its confusion matrix on the test split, (7, 7), summed over its runs; labels: int (N,)."""
-    totals = {}
-    for run in runs:
-        matrix = calc_confusion(run.logits["test"].astype(np.float32), labels)
-        totals[run.experiment.name] = totals.get(run.experiment.name, 0) + matrix
-    return {name: matrix.tolist() for name, matrix in totals.items()}
+    return {
+        name: sum(calc_confusion(run.logits["test"].astype(np.float32), labels) for run in group).tolist()
+        for name, group in group_runs(runs).items()
+    }
 
 
 def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.ndarray]) -> dict[str, dict[str, str]]:
@@ -47,12 +45,10 @@ def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.nda
 
     labels: int (N,); subsets: of `explore.list_subsets`; to which come, as "alike", images without a copy, weighted
     to have the labels of those with one in training, and FER+'s majority behind them, as often."""
-    names = dict.fromkeys(run.experiment.name for run in runs)
-    groups = {name: [run for run in runs if run.experiment.name == name] for name in names}
     copied, others = subsets["with a copy in training"], subsets["without a copy in either"]
     kinds = 2 * labels + subsets["label is FER+'s majority"]
     told = {}
-    for name, group in groups.items():
+    for name, group in group_runs(runs).items():
         told[name] = {words: estimate_accuracy(group, labels, chosen).format() for words, chosen in subsets.items()}
         told[name]["alike"] = estimate_matched_accuracy(group, labels, copied, others, kinds).format()
     return told
@@ -65,12 +61,8 @@ def judge_mirrored(runs: list[Run], labels: dict[str, np.ndarray]) -> dict[str, 
     and with the fitted one; and, on the test split, of each class recall, precision and F1, in percent.
 
     labels: {split: int (N,)} of validation and test."""
-    groups = {}
-    for run in runs:
-        if "test_flip" in run.logits:
-            groups.setdefault(run.experiment.name, []).append(run)
     told = {}
-    for name, group in groups.items():
+    for name, group in group_runs(run for run in runs if "test_flip" in run.logits).items():
         seen = {split: [run.logits[f"{split}_flip"] for run in group] for split in ("validation", "test")}
         fitted, chosen = choose_temperature(seen["validation"], labels["validation"])
         told[name] = {"fitted": fitted, "temperature": chosen}
@@ -142,40 +134,39 @@ def read_confusions() -> dict[str, np.ndarray]:
     return {name: np.array(matrix) for name, matrix in counts.items()}
 
 
-def choose_runs(at_least: int = 3, data: str = "fer2013") -> list[Run]:
-    """The published runs on this data of every experiment that has so many on record."""
-    return keep_repeated(read_published_runs(data), at_least)
+def choose_runs(at_least: int = 3) -> list[Run]:
+    """The published runs of every experiment that has so many on record."""
+    return keep_repeated(read_published_runs(), at_least)
 
 
 def keep_repeated(runs: list[Run], at_least: int = 3) -> list[Run]:
     """Those of the runs whose experiment has so many among them."""
-    counts = Counter(run.experiment.name for run in runs)
-    return [run for run in runs if counts[run.experiment.name] >= at_least]
+    groups = group_runs(runs)
+    return [run for run in runs if len(groups[run.experiment.name]) >= at_least]
 
 
 def choose_groups(names: Iterable[str], data: str = "fer2013") -> dict[str, list[Run]]:
     """The published runs on this data of each of these experiments, in this order; one that has none is left out."""
-    runs = read_published_runs(data, names := list(names))
-    groups = {name: [run for run in runs if run.experiment.name == name] for name in names}
-    return {name: group for name, group in groups.items() if group}
+    groups = group_runs(read_published_runs(data, names := list(names)))
+    return {name: groups[name] for name in names if name in groups}
 
 
 def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
     """The runs of each step of the two reports, and of the way to the strong model: {name: a list for each step}."""
-    reports = {"A": "Report A", "B": "Report B", "S": "Beyond"}
-    groups = {name: {} for name in reports.values()}
-    for run in runs:
-        if run.experiment.report in reports:
-            groups[reports[run.experiment.report]].setdefault(run.experiment.name, []).append(run)
-    return {name: list(steps.values()) for name, steps in groups.items() if steps}
+    reports = {"Report A": "A", "Report B": "B", "Beyond": "S"}
+    groups = {
+        name: list(group_runs(run for run in runs if run.experiment.report == report).values())
+        for name, report in reports.items()
+    }
+    return {name: steps for name, steps in groups.items() if steps}
 
 
 def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
     """A row an experiment: accuracies and macro F1 in percent with intervals, size, work, and cost, marked as
     `describe_times` says."""
     rows, costs = {}, tabulate_costs(runs)
-    for experiment in dict.fromkeys(run.experiment for run in runs):
-        table = collect_results([run for run in runs if run.experiment == experiment])
+    for group in group_runs(runs).values():
+        experiment, table = group[0].experiment, collect_results(group)
         row, columns = {}, ("validation_accuracy", "test_accuracy", "test_macro_f1", "train_accuracy_clean")
         for column, label in zip(columns, ("validation", "test", "test macro F1", "train")):
             row[label] = estimate_mean(table[column]).format()
@@ -189,11 +180,9 @@ def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
 def tabulate_climb(runs: list[Run]) -> pd.DataFrame:
     """The way beyond both reports, a row a step: what it changes over which one, its gain on validation in points,
     ± half the 95% interval, and its accuracies in percent, of the plain image. runs: of all experiments."""
-    groups, rows = {}, []
-    for run in runs:
-        groups.setdefault(run.experiment.name, []).append(run)
-    for experiment, own in ((group[0].experiment, group) for group in groups.values()):
-        if experiment.report == "S":
+    groups, rows = group_runs(runs), []
+    for own in groups.values():
+        if (experiment := own[0].experiment).report == "S":
             basis = groups[experiment.against]
             row = {"step": experiment.step, "change": experiment.title, "over": basis[0].experiment.step}
             row["gain"] = compare_runs(basis, own, "validation_accuracy").format(sign=True)

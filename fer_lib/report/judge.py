@@ -5,16 +5,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from fer_lib.claims import SETTINGS, Quantity, Statement, read_claims
 from fer_lib.evaluate import collect_results
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.search import measure_sensitivity, read_trials
 from fer_lib.extras.shift import summarise_shifts
-from fer_lib.record import Run
+from fer_lib.record import Run, group_runs
 from fer_lib.statistics import Effect, Scatter, choose_confidence, estimate_contrast, moderate_variances, weigh
 
 MOST_SEEDS = 100  # more are not worth saying
+POWER = 0.8  # the probability with which an effect is to be found
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Evidence:
         """A contrast of a column; None if an experiment has no run that has it."""
         if column not in self.table:
             return None
-        values = self._read_values(column)
+        values = self.read_values(column)
         if not set(weights) <= set(values):
             return None
         split, _, what = column.partition("_")
@@ -42,13 +44,14 @@ class Evidence:
 
     def find_scatters(self, names: Iterable[str], column: str) -> dict[str, Scatter]:
         """How far runs lie apart in a column, for all experiments of the families of some."""
-        values, scatters = self._read_values(column), {}
+        values, scatters = self.read_values(column), {}
         for family in {EXPERIMENTS[name].family for name in names}:
             kin = {name: group for name, group in values.items() if EXPERIMENTS[name].family == family}
             scatters |= moderate_variances(kin)
         return scatters
 
-    def _read_values(self, column: str) -> dict[str, np.ndarray]:
+    def read_values(self, column: str) -> dict[str, np.ndarray]:
+        """The runs' values of a column, by experiment, where they have any."""
         found = self.table.dropna(subset=[column])
         return {name: group[column].to_numpy() for name, group in found.groupby("experiment", sort=False)}
 
@@ -62,8 +65,7 @@ def collect_evidence(
     for further in (summarise_first_gradients(gradients), summarise_shifts(shifts)):
         table = table.merge(further, how="left", on=["experiment", "seed"])
     right = {}
-    for name in dict.fromkeys(run.experiment.name for run in runs):
-        own = [run for run in runs if run.experiment.name == name]
+    for name, own in group_runs(runs).items():
         for split, truth in labels.items():
             right[split, name] = np.stack([run.logits[split].argmax(1) == truth for run in own])
     return Evidence(table, right)
@@ -152,26 +154,20 @@ def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidenc
     return row
 
 
-def _find_detectable(effect: Effect, confidence: float, power: float = 0.8) -> float:
-    """The smallest effect that such an interval would exclude zero for, with this probability."""
-    from scipy import stats
-
-    return effect.find_half_width(confidence) + float(stats.norm.ppf(power)) * effect.error
+def _find_detectable(effect: Effect, confidence: float) -> float:
+    """The smallest effect that such an interval would exclude zero for, with a probability of `POWER`."""
+    return effect.find_half_width(confidence) + float(stats.norm.ppf(POWER)) * effect.error
 
 
-def _count_seeds_needed(
-    statement: Statement, effect: Effect, counts: pd.Series, confidence: float, power: float = 0.8
-) -> int | None:
-    """How many seeds of each experiment, if each has as many, would decide the statement with this probability, were
-    the effect what was measured; None if no number would, on so many images."""
-    from scipy import stats
-
+def _count_seeds_needed(statement: Statement, effect: Effect, counts: pd.Series, confidence: float) -> int | None:
+    """How many seeds of each experiment, if each has as many, would decide the statement with a probability of `POWER`,
+    were the effect what was measured; None if no number would, on so many images."""
     harmonic = len(statement.weights) / sum(1 / counts[name] for name in statement.weights)
     chances = stats.norm.ppf((np.arange(200) + 0.5) / 200)  # what so many seeds would measure scatters around it
     for seeds in range(3, MOST_SEEDS + 1):
         more = replace(effect, seeds=effect.seeds * harmonic / seeds)
         measured = (replace(more, mean=effect.mean + chance * more.error) for chance in chances)
-        if np.mean([statement.is_decided(one, confidence) for one in measured]) >= power:
+        if np.mean([statement.is_decided(one, confidence) for one in measured]) >= POWER:
             return seeds
     return None
 
@@ -180,8 +176,7 @@ def split_seeds(table: pd.DataFrame, column: str = "validation_accuracy") -> pd.
     """Each experiment's runs divided in two in every way, and the halves compared as two experiments of the family
     would be: a row a division, with the `experiment`, its `family`, `reach`, the difference in half-widths of its 95%
     interval, and `different`, whether it is more than one. No difference is real, so one in twenty should."""
-    found = table.dropna(subset=[column])
-    rows, groups = [], {name: group[column].to_numpy() for name, group in found.groupby("experiment", sort=False)}
+    rows, groups = [], Evidence(table, {}).read_values(column)
     for name, own in groups.items():
         family = EXPERIMENTS[name].family
         others = {other: groups[other] for other in groups if EXPERIMENTS[other].family == family and other != name}

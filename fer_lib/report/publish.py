@@ -20,7 +20,7 @@ from fer_lib.extras.explore import collect_facts, list_subsets
 from fer_lib.extras.shift import read_shifts
 from fer_lib.loop import measure_first_gradients
 from fer_lib.reading.votes import load_votes
-from fer_lib.record import Run, read_published_runs
+from fer_lib.record import Run, group_runs, read_published_runs
 from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, read_bench
 from fer_lib.report.judge import judge_claims, list_measured, try_method
 from fer_lib.report.template import fill_in
@@ -32,8 +32,8 @@ START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 def tabulate_results(runs: list[Run]) -> pd.DataFrame:
     """One row an experiment: what the report gives, and what was measured, in percent."""
     rows, costs = [], tabulate_costs(runs)
-    for experiment in dict.fromkeys(run.experiment for run in runs):
-        mine = [run for run in runs if run.experiment == experiment]
+    for mine in group_runs(runs).values():
+        experiment = mine[0].experiment
         reported = "—" if experiment.reported is None else " / ".join(f"{100 * v:.0f}" for v in experiment.reported)
         row = {"step": experiment.step}
         columns = {"validation_accuracy": "validation", "test_accuracy": "test", "test_macro_f1": "test F1"}
@@ -95,9 +95,9 @@ SHOWN_BESIDE = ["a2b_unscaled"]
 
 def write_verdicts(runs: list[Run], dataset: Dataset) -> None:
     """Write reports/gradients.csv and, from it and all published runs, reports/verdicts.csv and reports/method.json."""
-    tables = []
+    tables, groups = [], group_runs(runs)
     for name in [*list_measured(read_claims()[1]), *SHOWN_BESIDE]:
-        seeds = [run.seed for run in runs if run.experiment.name == name]
+        seeds = [run.seed for run in groups.get(name, ())]
         tables.append(measure_first_gradients(EXPERIMENTS[name], dataset, seeds).rename_axis("seed").reset_index())
         tables[-1].insert(0, "experiment", name)
     gradients = pd.concat(tables, ignore_index=True).round(6)

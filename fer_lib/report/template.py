@@ -265,38 +265,36 @@ class Records:
     # --- figures --------------------------------------------------------------------------------
 
     def draw_ladder(self, caption: str) -> str:
-        return self._draw(
-            "ladder", caption, lambda: plots.plot_ladder(compare.group_by_report(self._runs), compare.PEOPLE)
-        )
+        return self._draw("ladder", caption, plots.plot_ladder, compare.group_by_report(self._runs), compare.PEOPLE)
 
     def draw_statements(self, caption: str) -> str:
-        return self._draw("statements", caption, lambda: plots.plot_statements(self.list_own(), self._verdicts))
+        return self._draw("statements", caption, plots.plot_statements, self.list_own(), self._verdicts)
 
     def draw_method(self, caption: str) -> str:
-        return self._draw("method", caption, lambda: plots.plot_method(self.method))
+        return self._draw("method", caption, plots.plot_method, self.method)
 
     def draw_regime(self, caption: str) -> str:
         steps = [e for e in EXPERIMENTS.values() if e.reported]
-        return self._draw("regime", caption, lambda: plots.plot_regime([self.get_runs(e.name) for e in steps]))
+        return self._draw("regime", caption, plots.plot_regime, [self.get_runs(e.name) for e in steps])
 
     def draw_confusions(self, caption: str, *names: str) -> str:
         counts = compare.read_confusions()
         chosen = {self.step(name): counts[name] for name in names}
-        return self._draw("confusions", caption, lambda: plots.plot_confusion_counts(chosen))
+        return self._draw("confusions", caption, plots.plot_confusion_counts, chosen)
 
     def draw_gaps(self, caption: str, *names: str) -> str:
-        return self._draw("gaps", caption, lambda: plots.plot_gaps([self.get_runs(name) for name in names]))
+        return self._draw("gaps", caption, plots.plot_gaps, [self.get_runs(name) for name in names])
 
     def draw_effects(self, caption: str, *names: str) -> str:
         """What each treatment in the dispute changes in these networks."""
         families = {self.step(name): [self.get_runs(kin) for kin in list_treatments(name)] for name in names}
         groups = {step: (family[0], family[1:]) for step, family in families.items()}
-        return self._draw("effects", caption, lambda: plots.plot_effects(groups))
+        return self._draw("effects", caption, plots.plot_effects, groups)
 
-    def _draw(self, name: str, caption: str, draw: Callable) -> str:
+    def _draw(self, name: str, caption: str, plot: Callable, *args) -> str:
         with plt.rc_context({"svg.hashsalt": name}):  # else the file differs each time
             plots.set_style()
-            figure = draw()
+            figure = plot(*args)
             figure.savefig(self._folder / f"{name}.svg", metadata={"Date": None})
         (self._folder / f"{name}.json").write_text(json.dumps(plots.describe_figure(figure)), encoding="utf-8")
         return f"![{caption}]({name}.svg)"
