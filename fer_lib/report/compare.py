@@ -134,9 +134,9 @@ def read_confusions() -> dict[str, np.ndarray]:
     return {name: np.array(matrix) for name, matrix in counts.items()}
 
 
-def choose_runs(at_least: int = 3) -> list[Run]:
-    """The published runs of every experiment that has so many on record."""
-    return keep_repeated(read_published_runs(), at_least)
+def choose_runs(at_least: int = 3, data: str = "fer2013") -> list[Run]:
+    """The published runs on this data of every experiment that has so many on record."""
+    return keep_repeated(read_published_runs(data), at_least)
 
 
 def keep_repeated(runs: list[Run], at_least: int = 3) -> list[Run]:
