@@ -1,6 +1,5 @@
 """The main job, from a copy of the project without FER2013: notebooks executed, site built and opened in a browser."""
 
-import collections
 import json
 import os
 import re
@@ -219,9 +218,8 @@ def test_the_readmes_summary_and_the_tables_are_made_from_the_records(published)
     assert publish.fill_readme(text) == text, "run `make results`"
     text = (PROJECT / "reports" / "results.md").read_text()
     assert publish.fill_results(text) == text, "run `make results`"
-    runs = collections.Counter(run.experiment.name for run in published)
-    for experiment, count in runs.items():
-        assert (f"`{experiment}`" in text) == (count >= 3)
+    for experiment in {run.experiment.name for run in published}:
+        assert f"`{experiment}`" in text
 
 
 def test_results_csv_holds_every_published_run(published):
