@@ -25,9 +25,9 @@ def speed_up(model: nn.Module) -> nn.Module:
 class MaxPool2d(nn.MaxPool2d):
     """2x2 max pooling with stride 2: float (N, C, H, W) to (N, C, H // 2, W // 2).
 
-    torch keeps the place of each maximum in 8 bytes and scatters the gradient one by one; here it
-    takes as many bytes as the pixel, and every pass runs over the channels, which lie side by
-    side in channels_last. Needs numba; without it, on many threads, and for odd sizes or another layout, it is torch's.
+    torch looks at pixel after pixel, and keeps the place of each maximum in 8 bytes; here it takes as many bytes as
+    the pixel, and the inner loops run over what lies side by side: channels in channels_last, else columns. Needs
+    numba; without it, on many threads, and for odd sizes, it is torch's.
     """
 
     def __init__(self):
@@ -35,8 +35,7 @@ class MaxPool2d(nn.MaxPool2d):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         even = inputs.shape[2] % 2 == inputs.shape[3] % 2 == 0
-        fits = inputs.dtype in INTEGERS and even
-        if fits and inputs.is_contiguous(memory_format=torch.channels_last) and _find_kernels():
+        if inputs.dtype in INTEGERS and even and _find_layout(inputs) and _find_kernels():
             return _Pooling.apply(inputs)
         return super().forward(inputs)
 
@@ -68,27 +67,35 @@ class _Pooling(torch.autograd.Function):
     @staticmethod
     def forward(context, inputs):
         batch, channels, height, width = inputs.shape
+        context.layout = _find_layout(inputs)
         shape = (batch, channels, height // 2, width // 2)
-        pooled = torch.empty(shape, dtype=inputs.dtype, memory_format=torch.channels_last)
+        pooled = torch.empty(shape, dtype=inputs.dtype, memory_format=context.layout)
         places = torch.empty_like(pooled, dtype=INTEGERS[inputs.dtype])
-        load_kernels().pool(*map(_as_array, (inputs, pooled, places)))
+        load_kernels().pool[context.layout](*(_as_array(one, context.layout) for one in (inputs, pooled, places)))
         context.save_for_backward(places)
         return pooled
 
     @staticmethod
     def backward(context, gradient):
-        (places,) = context.saved_tensors
+        (places,), layout = context.saved_tensors, context.layout
         batch, channels, height, width = gradient.shape
-        shape = (batch, channels, 2 * height, 2 * width)
-        result = torch.empty(shape, dtype=gradient.dtype, memory_format=torch.channels_last)
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        load_kernels().spread(*map(_as_array, (gradient, places, result)))
+        result = torch.empty((batch, channels, 2 * height, 2 * width), dtype=gradient.dtype, memory_format=layout)
+        gradient = gradient.contiguous(memory_format=layout)
+        load_kernels().spread[layout](*(_as_array(one, layout) for one in (gradient, places, result)))
         return result
 
 
-def _as_array(tensor: torch.Tensor) -> np.ndarray:
-    """(N, C, H, W) floats in channels_last as integers (N, H, W, C), of the same memory."""
-    return tensor.view(INTEGERS.get(tensor.dtype, tensor.dtype)).permute(0, 2, 3, 1).numpy()
+def _find_layout(tensor: torch.Tensor) -> torch.memory_format | None:
+    layouts = (torch.channels_last, torch.contiguous_format)
+    return next((layout for layout in layouts if tensor.is_contiguous(memory_format=layout)), None)
+
+
+def _as_array(tensor: torch.Tensor, layout: torch.memory_format) -> np.ndarray:
+    """Floats (N, C, H, W) as integers of the same memory: (N, H, W, C) in channels_last, else (N * C, H, W)."""
+    integers = tensor.view(INTEGERS.get(tensor.dtype, tensor.dtype))
+    if layout == torch.channels_last:
+        return integers.permute(0, 2, 3, 1).numpy()
+    return integers.flatten(0, 1).numpy()
 
 
 def _find_kernels() -> SimpleNamespace | None:
@@ -99,10 +106,10 @@ def _find_kernels() -> SimpleNamespace | None:
 
 @cache
 def load_kernels() -> SimpleNamespace | None:
-    """The two passes of pooling and dropout's mask, compiled for this CPU; None without numba.
+    """The two passes of pooling, for either layout, and dropout's mask, compiled for this CPU; None without numba.
 
     They take floats as integers of the same bits, which order alike once the lower bits of negative ones are
-    flipped. The innermost loops are kept so simple that they vectorise.
+    flipped. The innermost loops are kept so simple that they vectorise, but for one that scatters.
     """
     try:
         from numba import njit
@@ -110,10 +117,25 @@ def load_kernels() -> SimpleNamespace | None:
         return None
 
     @njit(cache=True)
-    def pool(inputs, pooled, places):
-        number = inputs.dtype.type  # a plain 0 would make everything 64 bits wide
-        bits = 8 * inputs.itemsize - 1
-        bits, ones = number(bits), number((1 << bits) - 1)
+    def choose(a, b, c, d, bits):
+        """The largest of four, and its place, the first of equals; bits: of such a number, but for its sign."""
+        number = type(a)  # a plain 0 would make everything 64 bits wide
+        ones = number((1 << bits) - 1)
+        best, at = a ^ ((a >> bits) & ones), number(0)
+        other = b ^ ((b >> bits) & ones)
+        if other > best:
+            best, at = other, number(1)
+        other = c ^ ((c >> bits) & ones)
+        if other > best:
+            best, at = other, number(2)
+        other = d ^ ((d >> bits) & ones)
+        if other > best:
+            best, at = other, number(3)
+        return best ^ ((best >> bits) & ones), at
+
+    @njit(cache=True)
+    def pool_channels(inputs, pooled, places):
+        bits = inputs.dtype.type(8 * inputs.itemsize - 1)
         for n in range(pooled.shape[0]):
             for i in range(pooled.shape[1]):
                 for j in range(pooled.shape[2]):
@@ -121,21 +143,20 @@ def load_kernels() -> SimpleNamespace | None:
                     c, d = inputs[n, 2 * i + 1, 2 * j], inputs[n, 2 * i + 1, 2 * j + 1]
                     largest, place = pooled[n, i, j], places[n, i, j]
                     for k in range(pooled.shape[3]):
-                        best, at = a[k] ^ ((a[k] >> bits) & ones), number(0)
-                        other = b[k] ^ ((b[k] >> bits) & ones)
-                        if other > best:
-                            best, at = other, number(1)
-                        other = c[k] ^ ((c[k] >> bits) & ones)
-                        if other > best:
-                            best, at = other, number(2)
-                        other = d[k] ^ ((d[k] >> bits) & ones)
-                        if other > best:
-                            best, at = other, number(3)
-                        largest[k] = best ^ ((best >> bits) & ones)
-                        place[k] = at
+                        largest[k], place[k] = choose(a[k], b[k], c[k], d[k], bits)
 
     @njit(cache=True)
-    def spread(gradient, places, result):
+    def pool_columns(inputs, pooled, places):
+        bits = inputs.dtype.type(8 * inputs.itemsize - 1)
+        for n in range(pooled.shape[0]):
+            for i in range(pooled.shape[1]):
+                a, c = inputs[n, 2 * i], inputs[n, 2 * i + 1]
+                largest, place = pooled[n, i], places[n, i]
+                for j in range(pooled.shape[2]):
+                    largest[j], place[j] = choose(a[2 * j], a[2 * j + 1], c[2 * j], c[2 * j + 1], bits)
+
+    @njit(cache=True)
+    def spread_channels(gradient, places, result):
         for n in range(gradient.shape[0]):
             for i in range(gradient.shape[1]):
                 for j in range(gradient.shape[2]):
@@ -146,9 +167,22 @@ def load_kernels() -> SimpleNamespace | None:
                             target[k] = source[k] & -(place[k] == at)
 
     @njit(cache=True)
+    def spread_columns(gradient, places, result):
+        result[:] = 0
+        for n in range(gradient.shape[0]):
+            for i in range(gradient.shape[1]):
+                rows = result[n, 2 * i : 2 * i + 2]
+                for j in range(gradient.shape[2]):
+                    at = places[n, i, j]
+                    rows[at >> 1, 2 * j + (at & 1)] = gradient[n, i, j]
+
+    @njit(cache=True)
     def keep(draws, mask, threshold, scale):
         nothing = mask.dtype.type(0)
         for k in range(len(draws)):
             mask[k] = scale if draws[k] >= threshold else nothing
 
+    last, plain = torch.channels_last, torch.contiguous_format
+    pool = {last: pool_channels, plain: pool_columns}
+    spread = {last: spread_channels, plain: spread_columns}
     return SimpleNamespace(pool=pool, spread=spread, keep=keep)
