@@ -1,4 +1,5 @@
 import os
+import platform
 import re
 import shutil
 import signal
@@ -89,6 +90,26 @@ def test_training_leaves_the_callers_random_numbers_alone(brief, small):
     torch.manual_seed(5)
     train_run(brief, small, seed=0)
     torch.testing.assert_close(torch.rand(3), expected)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_what_is_freed_is_not_got_from_the_system_again_page_by_page():
+    count = """
+import resource, torch
+from fer_lib.hardware import choose_hardware
+
+def count_pages():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+choose_hardware()
+before = count_pages()
+for _ in range(20):
+    torch.zeros(2**23)
+print((count_pages() - before) * resource.getpagesize() / 2**25)
+"""
+    environment = os.environ | {"FER_PRECISION": "float32"}
+    done = subprocess.run([sys.executable, "-c", count], env=environment, capture_output=True, text=True)
+    assert float(done.stdout) < 10, done.stderr  # times the size of one of the twenty
 
 
 def test_hardware_without_fast_bfloat16_trains_in_float32_without_a_warning(brief, small, monkeypatch):
