@@ -18,6 +18,7 @@ from fer_lib.data import find_data
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.photo import EXPERIMENT, SEED
 from fer_lib.extras.search import list_families, name_trial, read_grid
+from fer_lib.record import digest_sources, list_sources
 
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 QUICK = find_data() is None  # no FER2013: a profile on the drawn faces
@@ -29,7 +30,11 @@ RUNS = expand(
     data=DATA,
     seed=SEEDS,
 )
-RECORDED = [path for path in RUNS if Path(path).exists() and DATA == "fer2013"]  # what the report is made from
+REPORTS, MADE_FROM = Path("reports"), Path("reports/made_from.txt")
+SOURCES = [str(path) for path in list_sources(REPORTS)]
+RECORDED = [path for path in SOURCES if path.endswith("run.json")]
+if MADE_FROM.exists() and MADE_FROM.read_text().strip() == digest_sources(REPORTS):
+    SOURCES = ancient(SOURCES)  # the tables are of these, whatever a clone's files are dated
 
 
 localrules:  # only trainings are worth a cluster's queue
@@ -182,9 +187,7 @@ rule runs:
 
 rule results:
     input:
-        "reports/claims.yaml",
-        "reports/shifts.csv",
-        RECORDED,
+        SOURCES,
     output:
         "reports/results.csv",
     message:

@@ -284,6 +284,18 @@ def read_first_gradients() -> pd.DataFrame:
     return pd.read_csv(runs_folder().parent / "gradients.csv")
 
 
+def list_sources(reports: Path) -> list[Path]:
+    """What the tables in such a folder are made from: the published records, the statements, the measured shifts."""
+    records = sorted((reports / "runs").glob("*/fer2013-seed*/run.json"))
+    published = [path for path in records if path.parent.name.removeprefix("fer2013-seed").isdigit()]
+    return [*published, reports / "claims.yaml", reports / "shifts.csv"]
+
+
+def digest_sources(reports: Path) -> str:
+    """32 hex digits that change with the content of these."""
+    return calc_digest(b"".join(path.read_bytes() for path in list_sources(reports)))
+
+
 def refuse_to_replace(experiment: Experiment, data: str, seed: int) -> None:
     """Raise RecordError if a published record is there that `read_run` does not take: only retrain replaces it."""
     folder = find_folder(experiment, data, seed)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from fer_lib.record import WEIGHTS, read_published_runs
+from fer_lib.record import WEIGHTS, digest_sources, read_published_runs
 from fer_lib.report import publish
 from tests.conftest import PROJECT
 
@@ -46,6 +46,8 @@ def site(tmp_path_factory):
         "reports/shifts.csv",
         "reports/method.json",
         "reports/published.csv",
+        "reports/results.csv",
+        "reports/made_from.txt",
         "reports/tries.csv",
         "reports/confusions.json",
         "reports/facts.json",
@@ -119,6 +121,25 @@ def test_once_fer2013_is_there_the_report_is_made_anew(site):
     planned = re.search(r"^notebook +(\d+)$", done.stdout, re.M)
     on_data = [path for path in (PROJECT / "notebooks").glob("*.ipynb") if "data: str" in path.read_text()]
     assert planned and int(planned[1]) == len(on_data), done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_tables_are_made_anew_for_what_their_sources_say_and_not_for_their_dates(site):
+    """As in a clone, where a table can be dated before the records that it is of."""
+    copy = site.parents[1]
+    claims, results = copy / "reports" / "claims.yaml", copy / "reports" / "results.csv"
+    before = claims.read_text()
+
+    def plan():
+        environment = {k: v for k, v in os.environ.items() if k not in ("FER_DATA", "FER_RUNS")}
+        command = ["snakemake", "--cores", "2", "--rerun-triggers", "mtime", "params", "-n", "reports/results.csv"]
+        return subprocess.run(command, cwd=copy, text=True, capture_output=True, env=environment).stdout
+
+    assert any(path.stat().st_mtime > results.stat().st_mtime for path in copy.glob("reports/runs/*/*/run.json"))
+    assert "Nothing to be done" in plan()
+    claims.write_text(before + "# another sentence\n")
+    assert "reports/results.csv" in plan()
+    claims.write_text(before)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +247,11 @@ def test_results_csv_holds_every_published_run(published):
     table = pd.read_csv(PROJECT / "reports" / "results.csv")
     expected = [(run.experiment.name, run.seed, run.results["test_accuracy"]) for run in published]
     assert list(zip(table["experiment"], table["seed"], table["test_accuracy"])) == expected
+
+
+def test_the_tables_are_made_from_the_records_and_statements_that_are_there():
+    told = (PROJECT / "reports" / "made_from.txt").read_text().strip()
+    assert told == digest_sources(PROJECT / "reports"), "run `make results`"
 
 
 def test_the_readme_lists_every_notebook_and_its_files_exist():

@@ -20,7 +20,7 @@ from fer_lib.extras.explore import collect_facts, list_subsets
 from fer_lib.extras.shift import read_shifts
 from fer_lib.loop import measure_first_gradients
 from fer_lib.reading.votes import load_votes
-from fer_lib.record import Run, group_runs, read_published_runs
+from fer_lib.record import Run, digest_sources, group_runs, read_published_runs
 from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, read_bench
 from fer_lib.report.judge import judge_claims, list_measured, try_method
 from fer_lib.report.template import fill_in
@@ -130,6 +130,7 @@ def main() -> None:
             facts["ensembles"] = tabulate_pools(group_candidates(whole), both).to_dict("index")
             facts = json.dumps(facts, indent=2, ensure_ascii=False)
             (REPORTS / "facts.json").write_text(facts + "\n")
+        (REPORTS / "made_from.txt").write_text(digest_sources(REPORTS) + "\n")
     for path, fill in ((PROJECT / "README.md", fill_readme), (REPORTS / "results.md", fill_results)):
         path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"{len(runs)} runs: what reports/ and README.md say of them is up to date")
