@@ -50,11 +50,10 @@ def measure_masking(model: nn.Module, split: Split, saliency: np.ndarray) -> pd.
     blocks = _sum_blocks(saliency)
     chance = np.random.default_rng(0).random(blocks.shape)
     orders = {"most salient first": -blocks, "at random": chance, "least salient first": blocks}
-    counts = np.arange(0, blocks.shape[1] // 2 + 1, 4)
-    rows = {
-        count / blocks.shape[1]: {name: _judge_masked(model, split, order, count) for name, order in orders.items()}
-        for count in counts
-    }
+    rows = {0.0: dict.fromkeys(orders, _judge_masked(model, split, chance, 0))}
+    for count in np.arange(4, blocks.shape[1] // 2 + 1, 4):
+        masked = {name: _judge_masked(model, split, order, count) for name, order in orders.items()}
+        rows[count / blocks.shape[1]] = masked
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
