@@ -16,9 +16,12 @@ REAL = Path(os.environ.get("FER_DATA", ""))
 needs_fer2013 = pytest.mark.skipif(not REAL.is_file(), reason="needs FER2013: set FER_DATA to its file")
 
 
+LONG = ["test_report", "test_notebooks", "test_train", "test_workflow", "test_plan", "test_recipe", "test_onnx"]
+
+
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no worker is left with one of them at the end."""
-    items.sort(key=lambda item: {"test_report": 0, "test_notebooks": 1, "test_train": 2}.get(item.path.stem, 3))
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True)
