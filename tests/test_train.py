@@ -36,11 +36,11 @@ A1, A2 = EXPERIMENTS["a1_baseline"], EXPERIMENTS["a2_batchnorm"]
 
 @pytest.fixture(scope="module")
 def trained(drawn, tmp_path_factory):
-    """A2 for four epochs of many small batches on the drawn faces."""
+    """A2 for two epochs of many small batches on the drawn faces."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_RUNS", str(tmp_path_factory.mktemp("trained") / "runs"))
         patch.setenv("WANDB_MODE", "disabled")
-        return train_run(replace(A2, epochs=4, batch_size=16), drawn, seed=0)
+        return train_run(replace(A2, epochs=2, batch_size=16), drawn, seed=0)
 
 
 def test_training_on_the_drawn_faces_beats_chance_by_far(trained, drawn):

@@ -176,8 +176,14 @@ class Records:
         runs = self.get_runs(name)
         return judge_aim(estimate_view(runs, "test", choose_view(runs)).mean, aim)
 
+    def ensemble(self, pool: str) -> str:
+        """Test accuracy of an ensemble of `ensemble.POOLS`, in percent, ± half the 95% interval that the number of
+        images gives: "74.0 ± 1.4"."""
+        told = self.facts["ensembles"][pool]["together, test (%)"]
+        return f"{told} ± {100 * bound_share(float(told) / 100, compare.TEST_IMAGES):.1f}"
+
     def judge_ensemble(self, aim: float) -> str:
-        """The same of the ensemble of all candidates."""
+        """Whether the ensemble of all candidates is what was aimed at, in the same words."""
         return judge_aim(float(self.facts["ensembles"]["all"]["together, test (%)"]) / 100, aim)
 
     def describe_published(self, name: str) -> str:
