@@ -182,13 +182,14 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
     """What would decide an undecided statement, in a sentence."""
     if pd.isna(verdict["effect"]):
         return f"{statement.number}: {verdict['lacks']}."
-    words = f"an effect of {statement.quantity.format(verdict['detectable'], sign=False)} would have been found"
+    shown = statement.quantity.format(verdict["detectable"], sign=False)
+    words = f"these runs would have shown an effect of {shown} or more"
     if statement.quantity.column == SETTINGS:
         return f"{statement.number}: {words}; more settings of the searches would have to decide it, seeds cannot."
     if pd.isna(verdict["seeds_needed"]):
         fate = "no number of seeds decides it on these images"
     else:
-        fate = f"{verdict['seeds_needed']:.0f} seeds would decide it four times in five"
+        fate = f"{verdict['seeds_needed']:.0f} seeds of each would decide it four times in five"
     return f"{statement.number}: {words}; if it is what was measured, {fate}."
 
 

@@ -173,7 +173,7 @@ S18 = replace(
     options=(("widths", (32, 64, 128, 256)), ("blocks", (2, 2, 2, 2)), ("full_size", True)),
 )
 """Several changes at once: on a GPU each epoch takes seconds, and the way there was tried on validation."""
-S19 = vary(S18, "s19_plain", "No shortcuts", model="PlainCNN")
+S19 = vary(S18, "s19_plain", "Eight plain convolutions", model="PlainCNN")
 S20 = vary(
     S18, "s20_taught", "Taught by S18 and S19", teachers=("s18_full_size", "s19_plain"),
     recipe=dict(teaching=0.8, draws=20), epochs=100, patience=100,

@@ -50,7 +50,9 @@ def start_notebook(cells: list[str], data: Dataset | None = None) -> None:
     check_parameters(cells)
     set_style()
     _describe_figures()
-    pd.set_option("display.max_columns", None, "display.width", 160, "display.max_colwidth", None)
+    pd.set_option(
+        "display.max_columns", None, "display.max_rows", None, "display.width", 160, "display.max_colwidth", None
+    )
     torch = sys.modules["torch"].__version__.split("+")[0] if "torch" in sys.modules else "not loaded"
     print(f"fer_lib {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}, torch {torch}")
     if data is None:

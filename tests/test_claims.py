@@ -109,7 +109,7 @@ def test_statements_are_judged_with_what_would_decide_the_undecided():
     row = table.loc["X.1"]
     assert row["detectable"] > row["effect"] and row["seeds_needed"] > 3
     told = claims.describe_undecided(small, row)
-    assert f"{row['seeds_needed']:.0f} seeds would decide it four times in five" in told
+    assert f"{row['seeds_needed']:.0f} seeds of each would decide it four times in five" in told
     assert claims.describe_undecided(unknown, table.loc["X.2"]) == "X.2: no run of A4 yet."
     more = {name: np.tile(values, 30) + np.tile([0, 1e-4, -1e-4], 30) for name, values in shares.items()}
     table = judge.judge_statements([small], make_evidence(more), {})

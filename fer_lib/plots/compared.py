@@ -273,5 +273,6 @@ def plot_regime(groups: list[list]) -> Figure:
 def _lies_above(runs: list) -> bool:
     """Whether a report's validation accuracy is above what the runs of that step have at its training accuracy."""
     train, validation = runs[0].experiment.reported
-    met = [np.interp(train, *np.sort(run.history[["train_accuracy", "validation_accuracy"]], axis=0).T) for run in runs]
+    courses = [run.history.sort_values("train_accuracy") for run in runs]
+    met = [np.interp(train, course["train_accuracy"], course["validation_accuracy"]) for course in courses]
     return validation > np.mean(met)

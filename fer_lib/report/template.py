@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
@@ -17,8 +18,9 @@ from fer_lib.dataset import EMOTIONS, PROJECT
 from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_view, format_markdown, judge_aim
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment, list_treatments
+from fer_lib.extras.search import list_families, read_grid
 from fer_lib.models import count_multiply_adds, count_parameters
-from fer_lib.record import WEIGHTS, Run, read_published_runs
+from fer_lib.record import WEIGHTS, Run, group_runs, read_published_runs
 from fer_lib.report import compare
 from fer_lib.statistics import Effect, bound_share, estimate_mean
 
@@ -27,7 +29,7 @@ NETWORKS = {
     "a2_batchnorm": "the same, batch norm after each pooling and in the head",
     "a3_dropout": "the same, dropout of 0.25 after convolutions and 0.5 in the head",
     "a4_wider": "the same, a fourth convolution of 256",
-    "a5_deeper_head": "the same, a head of 512, 256, 128",
+    "a5_deeper_head": "the same, a head of 512, 256, 128, with ReLU",
     "a6_residual": "the same, a residual block after each convolution",
     "a7_deeper_residual": "the same, one more block, a head of 1024, 512, 256, 128",
     "b1_two_layer": "convolutions of 32, 64; head of 128",
@@ -110,9 +112,24 @@ class Records:
         told = claims.count_verdicts(self._verdicts.loc[[statement.number for statement in self.list_own()]])
         return told.replace("**", "")
 
+    def tally(self, report: str) -> str:
+        """What became of the statements of report A or B: "8 are true, 6 false, 1 too small to matter, 5 undecided"."""
+        own = [statement.number for statement in self.list_own() if statement.number.startswith(report)]
+        counts = self._verdicts.loc[own, "verdict"].value_counts()
+        return ", ".join(f"{counts.get(word, 0)} {word}" for word in claims.VERDICTS).replace(" ", " are ", 1)
+
+    def count_other_verdicts(self, factor: float) -> int:
+        """How many of the reports' statements would be judged otherwise if what matters were so many times as large."""
+        count = 0
+        for statement in self.list_own():
+            row, quantity = self._verdicts.loc[statement.number], statement.quantity
+            other = replace(statement, quantity=replace(quantity, matters=factor * quantity.matters))
+            count += not pd.isna(row["effect"]) and other.judge(row["low"], row["high"]) != row["verdict"]
+        return count
+
     def show_statements(self, asked: bool = False) -> str:
-        columns = {"": 7, "statement": 38, "verdict": 12, "effect": 19, "test": 19}
-        columns |= {} if asked else {"reported": 9, "matters": 8}
+        columns = {"": 7, "statement": 54, "verdict": 10, "effect": 19, "test": 17}
+        columns |= {} if asked else {"reported": 8, "matters": 7}
         return _format_table(claims.tabulate_statements(self.list_own(asked), self._verdicts), columns)
 
     def confidence(self) -> str:
@@ -151,6 +168,21 @@ class Records:
 
     def count_hours(self) -> int:
         return round(sum(measure_cost(run)["typical_minutes"] for run in self._all_runs) / 60)
+
+    def describe_precisions(self) -> str:
+        """How many runs computed in what, and which experiments have none in the precision of most."""
+        precisions = {run: run.environment["precision"] for run in self._all_runs}
+        (usual, _), *others = Counter(precisions.values()).most_common()
+        groups = group_runs(self._all_runs).values()
+        apart = [group[0].experiment.step for group in groups if usual not in {precisions[run] for run in group}]
+        told = plots.join_names([f"{count} in {precision}" for precision, count in others])
+        return f"Most runs computed in {usual}, {told}, among these all of {plots.join_names(apart)}."
+
+    def describe_searches(self) -> str:
+        """How large the searches of report B's families are: "18 trials of 4 epochs each"."""
+        trials = [(len(grid), trial["epochs"]) for grid in map(read_grid, list_families()) for trial in grid]
+        ((count, epochs),) = set(trials)
+        return f"{count} trials of {epochs} epochs each"
 
     def list_hardware(self) -> str:
         """What the runs were trained on, the commonest first: "Intel Xeon with AMX (60), AMD EPYC with AVX-512 (8)"."""
@@ -197,6 +229,12 @@ class Records:
         """Half the 95% interval, in points, that the number of test images alone gives an experiment's accuracy."""
         share = collect_results(self.get_runs(name))["test_accuracy"].mean()
         return f"{100 * bound_share(share, compare.TEST_IMAGES):.1f}"
+
+    def bound_class(self, name: str, emotion: str) -> str:
+        """The same for an experiment's recall of a class, whose test images are fewer."""
+        counts = compare.read_confusions()[name][EMOTIONS.index(emotion)]
+        share = counts[EMOTIONS.index(emotion)] / counts.sum()
+        return f"{100 * bound_share(share, self.facts['classes']['test'][emotion]):.0f}"
 
     # --- the model card -------------------------------------------------------------------------
 
