@@ -119,3 +119,5 @@ def test_the_pdf_is_of_the_records(published, tmp_path):
     assert [page.extract_text() for page in made.pages] == [page.extract_text() for page in kept.pages], (
         "run `make results`"
     )
+    sizes = [len(page.extract_text().split()) for page in kept.pages]
+    assert min(sizes) > 50, "a page with hardly a word: what follows did not fit on it, and not on the next either"

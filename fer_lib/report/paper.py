@@ -28,7 +28,7 @@ def make_pdf(text: str, folder: Path, target: Path) -> None:
     text = text.replace("## Reproducibility checklist", f"{whole}## Reproducibility checklist", 1)
     fresh = "```{=typst}\n#pagebreak(weak: true)\n```\n\n"
     text = text.replace("## Appendix: every experiment", f"{fresh}## Appendix: every experiment", 1)
-    options = [f"--template={REPORTS / 'paper.typ'}", "--shift-heading-level-by=-1", "--columns=200"]
+    options = [f"--template={REPORTS / 'paper.typ'}", "--shift-heading-level-by=-1", "--columns=110"]
     pypandoc.convert_text(text, "typst-smart", "markdown-citations", extra_args=options, outputfile=str(source))
     # With tags, where a page ends can be an "internal error" (github.com/typst/typst/issues/8487); the site has them.
     options = {"ignore_system_fonts": True, "timestamp": 0, "pdf_tags": False}

@@ -128,8 +128,8 @@ class Records:
         return count
 
     def show_statements(self, asked: bool = False) -> str:
-        columns = {"": 7, "statement": 54, "verdict": 10, "effect": 19, "test": 17}
-        columns |= {} if asked else {"reported": 8, "matters": 7}
+        columns = {"": 9, "statement": 50, "verdict": 13, "effect": 23, "test": 20}
+        columns |= {} if asked else {"reported": 10, "matters": 10}
         return _format_table(claims.tabulate_statements(self.list_own(asked), self._verdicts), columns)
 
     def confidence(self) -> str:
