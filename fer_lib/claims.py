@@ -6,7 +6,7 @@ writes, in reports/verdicts.csv. Everything that is told of a claim is read from
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -193,9 +193,24 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
     return f"{statement.number}: {words}; if it is what was measured, {fate}."
 
 
+def tally_verdicts(verdicts: pd.DataFrame) -> str:
+    """ "8 true, 6 false, 1 too small to matter, 5 undecided"."""
+    counts = verdicts["verdict"].value_counts()
+    return ", ".join(f"{counts.get(word, 0)} {word}" for word in VERDICTS)
+
+
+def count_other_verdicts(statements: Sequence[Statement], verdicts: pd.DataFrame, factor: float) -> int:
+    """How many statements would be judged otherwise if what matters were so many times as large."""
+    count = 0
+    for statement in statements:
+        row, quantity = verdicts.loc[statement.number], statement.quantity
+        other = replace(statement, quantity=replace(quantity, matters=factor * quantity.matters))
+        count += not pd.isna(row["effect"]) and other.judge(row["low"], row["high"]) != row["verdict"]
+    return count
+
+
 def count_verdicts(verdicts: pd.DataFrame) -> str:
     """A sentence, in Markdown: how many statements are what."""
-    counts = verdicts["verdict"].value_counts()
-    found = ", ".join(f"{counts.get(word, 0)} {word}" for word in VERDICTS)
+    found = tally_verdicts(verdicts)
     unseen = int(verdicts["effect"].isna().sum())
     return f"Of the **{len(verdicts)}** statements: {found}{f' ({unseen} for want of a run)' if unseen else ''}."

@@ -1,6 +1,7 @@
 """What training takes: minutes, speed, and the hardware that these are of."""
 
 import re
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,18 @@ def describe_times(runs: list) -> str:
         else ""
     )
     return f"Times are measured on {common[0]}{others}."
+
+
+def describe_precisions(runs: list) -> str:
+    """What runs computed in, in a sentence: how many not in what most did, and which experiments have none there."""
+    precisions = [run.environment["precision"] for run in runs]
+    (usual, _), *others = Counter(precisions).most_common()
+    apart = dict.fromkeys(run.experiment.step for run in runs)
+    for run, precision in zip(runs, precisions):
+        if precision == usual:
+            apart.pop(run.experiment.step, None)
+    told = ", ".join(f"{count} in {precision}" for precision, count in others)
+    return f"Most runs computed in {usual}, {told}, among these all of {', '.join(apart)}."
 
 
 def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0.65, 0.70)) -> pd.DataFrame:

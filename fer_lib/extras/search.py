@@ -42,6 +42,12 @@ def read_grid(family: str) -> list[dict]:
     return [dict(zip(parameters, combination)) for combination in itertools.product(*values)]
 
 
+def describe_grids() -> str:
+    """How large the families' searches are, which is the same for all: "18 trials of 4 epochs each"."""
+    ((count, epochs),) = {(len(grid), trial["epochs"]) for grid in map(read_grid, list_families()) for trial in grid}
+    return f"{count} trials of {epochs} epochs each"
+
+
 def name_trial(trial: dict) -> str:
     """ "learning_rate=0.001,drop_threshold=0.25,kernels=32-64,epochs=6", the name of a trial's record."""
     return ",".join(f"{name}={value}" for name, value in trial.items())

@@ -21,13 +21,29 @@ from fer_lib.extras.reliability import (
     estimate_matched_accuracy,
 )
 from fer_lib.metrics import calc_confusion
-from fer_lib.models import count_multiply_adds
+from fer_lib.models import count_multiply_adds, count_parameters
 from fer_lib.record import Run, group_runs, read_published_runs, runs_folder
 from fer_lib.statistics import estimate_mean
 
 TEST_IMAGES = 3589  # of FER2013
 PEOPLE = (0.60, 0.70)
 """Accuracy of people on FER2013: 65 ± 5% (Goodfellow et al. 2013, doi:10.1007/978-3-642-42051-1_16)."""
+
+NETWORKS = {
+    "a1_baseline": "convolutions of 32, 64, 128; head of 128",
+    "a2_batchnorm": "the same, batch norm after each pooling and in the head",
+    "a3_dropout": "the same, dropout of 0.25 after convolutions and 0.5 in the head",
+    "a4_wider": "the same, a fourth convolution of 256",
+    "a5_deeper_head": "the same, a head of 512, 256, 128, with ReLU",
+    "a6_residual": "the same, a residual block after each convolution",
+    "a7_deeper_residual": "the same, one more block, a head of 1024, 512, 256, 128",
+    "b1_two_layer": "convolutions of 32, 64; head of 128",
+    "b2_three_layer_batchnorm": "convolutions of 32, 64, 128 with batch norm; head of 128",
+    "b3_three_layer_resnet": "the same, a residual block before the head",
+    "b4_cnn_lstm": "convolutions of 32, 64 and three of 128, a block, an LSTM of 128 over the 6×6 places",
+    "b5_attention": "the same, self-attention of four heads in place of the LSTM",
+}
+"""The networks of the reports in words, for a table."""
 
 # --- counted where FER2013 is at hand ---------------------------------------------------------
 
@@ -159,6 +175,17 @@ def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
         for name, report in reports.items()
     }
     return {name: steps for name, steps in groups.items() if steps}
+
+
+def tabulate_networks() -> pd.DataFrame:
+    """The reports' networks: what each is made of, parameters, work of an image."""
+    rows = []
+    for experiment in (EXPERIMENTS[name] for name in NETWORKS):
+        model = experiment.build_model()
+        row = {"step": experiment.step, "network": NETWORKS[experiment.name]}
+        row["parameters"] = f"{count_parameters(model):,}"
+        rows.append(row | {"multiply-adds (M)": f"{count_multiply_adds(model) / 1e6:.0f}"})
+    return pd.DataFrame(rows)
 
 
 def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:

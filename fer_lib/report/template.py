@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import jinja2
@@ -13,32 +12,16 @@ import numpy as np
 import pandas as pd
 
 from fer_lib import __version__, claims, plots
-from fer_lib.costs import describe_times, measure_cost, shorten_hardware, tabulate_costs
+from fer_lib.costs import describe_precisions, describe_times, measure_cost, shorten_hardware, tabulate_costs
 from fer_lib.dataset import EMOTIONS, PROJECT
 from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_view, format_markdown, judge_aim
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment, list_treatments
-from fer_lib.extras.search import list_families, read_grid
-from fer_lib.models import count_multiply_adds, count_parameters
-from fer_lib.record import WEIGHTS, Run, group_runs, read_published_runs
+from fer_lib.extras.search import describe_grids
+from fer_lib.models import count_multiply_adds
+from fer_lib.record import WEIGHTS, Run, read_published_runs
 from fer_lib.report import compare
 from fer_lib.statistics import Effect, bound_share, estimate_mean
-
-NETWORKS = {
-    "a1_baseline": "convolutions of 32, 64, 128; head of 128",
-    "a2_batchnorm": "the same, batch norm after each pooling and in the head",
-    "a3_dropout": "the same, dropout of 0.25 after convolutions and 0.5 in the head",
-    "a4_wider": "the same, a fourth convolution of 256",
-    "a5_deeper_head": "the same, a head of 512, 256, 128, with ReLU",
-    "a6_residual": "the same, a residual block after each convolution",
-    "a7_deeper_residual": "the same, one more block, a head of 1024, 512, 256, 128",
-    "b1_two_layer": "convolutions of 32, 64; head of 128",
-    "b2_three_layer_batchnorm": "convolutions of 32, 64, 128 with batch norm; head of 128",
-    "b3_three_layer_resnet": "the same, a residual block before the head",
-    "b4_cnn_lstm": "convolutions of 32, 64 and three of 128, a block, an LSTM of 128 over the 6×6 places",
-    "b5_attention": "the same, self-attention of four heads in place of the LSTM",
-}
-"""The networks of the reports in words, for a table."""
 
 
 class Records:
@@ -113,19 +96,11 @@ class Records:
         return told.replace("**", "")
 
     def tally(self, report: str) -> str:
-        """What became of the statements of report A or B: "8 are true, 6 false, 1 too small to matter, 5 undecided"."""
         own = [statement.number for statement in self.list_own() if statement.number.startswith(report)]
-        counts = self._verdicts.loc[own, "verdict"].value_counts()
-        return ", ".join(f"{counts.get(word, 0)} {word}" for word in claims.VERDICTS).replace(" ", " are ", 1)
+        return claims.tally_verdicts(self._verdicts.loc[own]).replace(" ", " are ", 1)
 
     def count_other_verdicts(self, factor: float) -> int:
-        """How many of the reports' statements would be judged otherwise if what matters were so many times as large."""
-        count = 0
-        for statement in self.list_own():
-            row, quantity = self._verdicts.loc[statement.number], statement.quantity
-            other = replace(statement, quantity=replace(quantity, matters=factor * quantity.matters))
-            count += not pd.isna(row["effect"]) and other.judge(row["low"], row["high"]) != row["verdict"]
-        return count
+        return claims.count_other_verdicts(self.list_own(), self._verdicts, factor)
 
     def show_statements(self, asked: bool = False) -> str:
         columns = {"": 9, "statement": 50, "verdict": 13, "effect": 23, "test": 20}
@@ -137,14 +112,8 @@ class Records:
         return f"{self._verdicts['confidence'].iloc[0]:.1%}"
 
     def show_networks(self) -> str:
-        """The reports' networks in a table: what each is made of, parameters, work of an image."""
-        rows = []
-        for experiment in [e for e in EXPERIMENTS.values() if e.report in "AB" and e.name in NETWORKS]:
-            model = experiment.build_model()
-            row = {"step": experiment.step, "network": NETWORKS[experiment.name]}
-            row["parameters"] = f"{count_parameters(model):,}"
-            rows.append(row | {"multiply-adds (M)": f"{count_multiply_adds(model) / 1e6:.0f}"})
-        return _format_table(pd.DataFrame(rows), {"step": 5, "network": 60, "parameters": 11, "multiply-adds (M)": 13})
+        widths = {"step": 5, "network": 60, "parameters": 11, "multiply-adds (M)": 13}
+        return _format_table(compare.tabulate_networks(), widths)
 
     def show_climb(self) -> str:
         """The way beyond both reports in a table."""
@@ -170,19 +139,10 @@ class Records:
         return round(sum(measure_cost(run)["typical_minutes"] for run in self._all_runs) / 60)
 
     def describe_precisions(self) -> str:
-        """How many runs computed in what, and which experiments have none in the precision of most."""
-        precisions = {run: run.environment["precision"] for run in self._all_runs}
-        (usual, _), *others = Counter(precisions.values()).most_common()
-        groups = group_runs(self._all_runs).values()
-        apart = [group[0].experiment.step for group in groups if usual not in {precisions[run] for run in group}]
-        told = plots.join_names([f"{count} in {precision}" for precision, count in others])
-        return f"Most runs computed in {usual}, {told}, among these all of {plots.join_names(apart)}."
+        return describe_precisions(self._all_runs)
 
     def describe_searches(self) -> str:
-        """How large the searches of report B's families are: "18 trials of 4 epochs each"."""
-        trials = [(len(grid), trial["epochs"]) for grid in map(read_grid, list_families()) for trial in grid]
-        ((count, epochs),) = set(trials)
-        return f"{count} trials of {epochs} epochs each"
+        return describe_grids()
 
     def list_hardware(self) -> str:
         """What the runs were trained on, the commonest first: "Intel Xeon with AMX (60), AMD EPYC with AVX-512 (8)"."""
@@ -193,7 +153,7 @@ class Records:
         """Of what a report did ("A", "B"; "S": beyond), the one with the highest mean validation accuracy, by name."""
         names = {run.experiment.name for run in self._runs if run.experiment.report == report}
         if report in "AB":  # not what is varied here
-            names &= set(NETWORKS)
+            names &= set(compare.NETWORKS)
         return max(names, key=lambda name: collect_results(self.get_runs(name))["validation_accuracy"].mean())
 
     def step(self, name: str) -> str:
@@ -225,16 +185,14 @@ class Records:
         widths = {"system": 19, "networks": 10, "reported (%)": 10, "split": 12, "chosen on": 12, "pretrained": 14}
         return _format_table(compare.tabulate_published(), widths | {"note": 40, "source": 20})
 
-    def bound(self, name: str) -> str:
-        """Half the 95% interval, in points, that the number of test images alone gives an experiment's accuracy."""
-        share = collect_results(self.get_runs(name))["test_accuracy"].mean()
-        return f"{100 * bound_share(share, compare.TEST_IMAGES):.1f}"
-
-    def bound_class(self, name: str, emotion: str) -> str:
-        """The same for an experiment's recall of a class, whose test images are fewer."""
-        counts = compare.read_confusions()[name][EMOTIONS.index(emotion)]
-        share = counts[EMOTIONS.index(emotion)] / counts.sum()
-        return f"{100 * bound_share(share, self.facts['classes']['test'][emotion]):.0f}"
+    def bound(self, name: str, emotion: str | None = None) -> str:
+        """Half the 95% interval, in points, that the number of test images alone gives an experiment's accuracy, or its
+        recall of a class."""
+        counts = compare.read_confusions()[name]
+        place = EMOTIONS.index(emotion) if emotion else slice(None)
+        share = counts.diagonal()[place].sum() / counts[place].sum()
+        images = self.facts["classes"]["test"][emotion] if emotion else compare.TEST_IMAGES
+        return f"{100 * bound_share(share, images):.{0 if emotion else 1}f}"
 
     # --- the model card -------------------------------------------------------------------------
 
