@@ -164,7 +164,8 @@ VERDICTS = """all => all.flatMap(table => {
   })"""
 CUT = """all => all.filter(cell => {
     const box = cell.getBoundingClientRect(), page = document.querySelector("article").getBoundingClientRect();
-    return box.width && (box.left < page.left - 1 || box.right > page.right + 1);
+    const outside = box.left < page.left - 1 || box.right > page.right + 1;
+    return box.width && (outside || cell.scrollWidth > cell.clientWidth + 1);
   }).map(cell => cell.textContent)"""
 
 
@@ -211,6 +212,7 @@ def test_on_a_desk_no_statement_is_cut_and_a_figures_marks_tell_their_numbers(si
     assert page.locator("table.verdicts td").count() > 300
     assert page.eval_on_selector_all("table.verdicts td", CUT) == []
     page.goto(f"{site.as_uri()}/index.html")
+    assert page.eval_on_selector_all("table.verdicts td", CUT) == []
     figure = page.locator("[data-hints]")
     x, y, text = json.loads(figure.get_attribute("data-hints"))[0]
     box = figure.bounding_box()
