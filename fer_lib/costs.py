@@ -81,8 +81,11 @@ def describe_precisions(runs: list) -> str:
     for run, precision in zip(runs, precisions):
         if precision == usual:
             apart.pop(run.experiment.step, None)
+    if not others:
+        return f"All runs computed in {usual}."
     told = ", ".join(f"{count} in {precision}" for precision, count in others)
-    return f"Most runs computed in {usual}, {told}, among these all of {', '.join(apart)}."
+    whole = f", among these all of {', '.join(apart)}" if apart else ""
+    return f"Most runs computed in {usual}, {told}{whole}."
 
 
 def tabulate_milestones(groups: list[list], shares: tuple[float, ...] = (0.61, 0.65, 0.70)) -> pd.DataFrame:
