@@ -43,7 +43,8 @@ def choose_hardware() -> Hardware:
 
     On a CPU that is where it multiplies bfloat16 matrices itself: about three times as fast as float32 with AMX,
     1.7 to 2.7 times with AVX-512 alone. Other CPUs imitate bfloat16, which saves nothing. With $FER_PRECISION set to
-    float32 all are taken for such a CPU, so that what it computes can be seen on any.
+    float32 all are taken for such a CPU, so that what it computes can be seen on any. On a CPU the process keeps what
+    it frees from then on, see `keep_freed_memory`.
     """
     plain, fast = (torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)
     plain_wanted = os.environ.get("FER_PRECISION") == "float32"
@@ -69,8 +70,8 @@ def keep_freed_memory() -> None:
     """Have this process keep what it frees, where the C library is glibc.
 
     What a batch needs is freed and asked for again with the next one. Large pieces go back to the system each time, and
-    come again page by page, each cleared: a tenth of the time of a training, or more. The process stays as large as it
-    ever was, until it ends."""
+    come again page by page, each cleared, which takes a good part of a small network's training. The process stays as
+    large as it ever was, until it ends."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(-4, 0)  # malloc.h's M_MMAP_MAX: no piece is got apart from the others, to be given back by itself
