@@ -76,4 +76,4 @@ crash: .venv/ready
 
 lock:
 	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet uv
-	.venv/bin/uv pip compile pyproject.toml --quiet --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url -o requirements.txt
+	.venv/bin/uv pip compile pyproject.toml --quiet --universal --upgrade --generate-hashes --no-annotate --no-header --no-emit-index-url --no-strip-extras -o requirements.txt

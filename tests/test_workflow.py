@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from fer_lib.extras.workflow import tell_steps
 from tests.conftest import PROJECT
@@ -223,7 +226,16 @@ def test_every_pinned_version_has_hashes_and_no_index_is_named():
     text = (PROJECT / "requirements.txt").read_text().replace("\\\n", "")
     lines = [line for line in text.splitlines() if line.strip()]
     assert len(lines) > 100 and "://" not in text
-    assert all(
-        re.match(r"[a-z0-9._-]+==[\w.]+( ; .*?)?(\s+--hash=sha256:[0-9a-f]{64})+$", line, re.I) for line in lines
-    )
+    pin = r"[a-z0-9._-]+(\[.*?\])?==[\w.]+( ; .*?)?(\s+--hash=sha256:[0-9a-f]{64})+"
+    assert [line for line in lines if not re.fullmatch(pin, line, re.I)] == []
     assert any(line.startswith("setuptools==") for line in lines), "which builds the package"
+
+
+def test_what_is_asked_for_with_extras_is_pinned_with_them():
+    """Without them pip takes ``name[extra]`` for another package than ``name``, and its newest version."""
+    lines = re.findall(r"^([\w.-]+(?:\[.*?\])?)==", (PROJECT / "requirements.txt").read_text(), re.M)
+    pinned = {canonicalize_name(r.name): r.extras for r in map(Requirement, lines)}
+    asked = [Requirement(text) for dist in distributions() for text in dist.requires or []]
+    asked = [r for r in asked if r.extras and (r.marker is None or r.marker.evaluate({"extra": ""}))]
+    assert "jsonschema" in {r.name for r in asked}
+    assert not [str(r) for r in asked if r.extras - pinned.get(canonicalize_name(r.name), r.extras)]
