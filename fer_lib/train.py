@@ -2,8 +2,7 @@
 
     python -m fer_lib.train EXPERIMENT --seed 0 1 2
 
-needs no notebook, and of the packages only torch, numpy, pandas, safetensors, filelock and tqdm,
-and on a CPU, to be fast, numba.
+needs no notebook, and of the packages only torch, numpy, pandas, safetensors, filelock and tqdm.
 """
 
 import argparse
