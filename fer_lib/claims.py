@@ -14,7 +14,7 @@ import yaml
 
 from fer_lib.dataset import PROJECT
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.statistics import Effect, weigh
+from fer_lib.statistics import Effect, format_number, weigh
 
 REPORTS = PROJECT / "reports"
 
@@ -47,7 +47,7 @@ class Quantity:
         if np.isnan(value):
             return "—"
         if self.unit == "points":
-            return f"{100 * value:{'+' if sign else ''}.1f}"
+            return format_number(100 * value, sign=sign)
         return f"×{np.format_float_positional(np.exp(value), 3, fractional=False, trim='-')}"
 
 

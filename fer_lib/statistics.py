@@ -14,6 +14,11 @@ import numpy as np
 CONFIDENCE = 0.95
 
 
+def format_number(value: float, digits: int = 1, sign: bool = False) -> str:
+    """ "51.2", or "+51.2", with so many decimals; a negative one with a true minus sign, and zero never negative."""
+    return f"{value:{'+' if sign else ''}z.{digits}f}".replace("-", "−")
+
+
 @dataclass(frozen=True)
 class Effect:
     """A contrast of experiments: its estimate, and the variance that each source of chance gives it.
@@ -55,7 +60,7 @@ class Effect:
 
     def format(self, scale: float = 100, digits: int = 1, sign: bool = False) -> str:
         """ "51.2 ± 0.8", half the 95% interval, in units of 1/scale; "51.2" where there is none."""
-        text, half = f"{self.mean * scale:{'+' if sign else ''}.{digits}f}", self.find_half_width()
+        text, half = format_number(self.mean * scale, digits, sign), self.find_half_width()
         return text if np.isnan(half) else f"{text} ± {half * scale:.{digits}f}"
 
 

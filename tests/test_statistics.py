@@ -2,12 +2,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fer_lib.statistics import Effect, choose_confidence, estimate_contrast, moderate_variances, weigh
+from fer_lib.statistics import Effect, choose_confidence, estimate_contrast, format_number, moderate_variances, weigh
 
 
 def draw_groups(deviations, runs, seed=0):
     rng = np.random.default_rng(seed)
     return {f"e{place}": rng.normal(0, deviation, runs) for place, deviation in enumerate(deviations)}
+
+
+def test_a_number_has_a_true_minus_sign_and_zero_none():
+    assert [format_number(value, sign=True) for value in (1.26, -1.26, -0.04, 0.0)] == ["+1.3", "−1.3", "+0.0", "+0.0"]
+    assert format_number(-0.04) == "0.0" and Effect(-0.0001, 0.0).format() == "0.0 ± 0.0"
 
 
 def test_experiments_that_scatter_alike_share_the_pooled_variance():

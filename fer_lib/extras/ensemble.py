@@ -8,7 +8,7 @@ import pandas as pd
 from fer_lib.evaluate import judge_aim
 from fer_lib.metrics import calc_accuracy, calc_probabilities
 from fer_lib.record import Run
-from fer_lib.statistics import bound_share, estimate_mean
+from fer_lib.statistics import bound_share, estimate_mean, format_number
 
 
 def read_probabilities(run: Run, split: str) -> np.ndarray:
@@ -121,10 +121,11 @@ def describe_student(students: list[Run], teachers: list[Run], labels: np.ndarra
     together = combine_runs(teachers, "test")
     ensemble, alone = calc_accuracy(together, labels), [read_probabilities(run, "test") for run in students]
     single = estimate_mean([calc_accuracy(answers, labels) for answers in alone])
+    apart = format_number(100 * (single.mean - ensemble), sign=True)
     size = students[0].results["parameters"] / sum(run.results["parameters"] for run in teachers)
     return (
         f"The {len(teachers)} teachers together are right on **{ensemble:.1%}** of the test images, "
-        f"{students[0].experiment.step} alone on **{single.format()}%**, {100 * (single.mean - ensemble):+.1f} points, "
+        f"{students[0].experiment.step} alone on **{single.format()}%**, {apart} points, "
         f"with {size:.0%} of their parameters."
     )
 

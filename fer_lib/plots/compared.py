@@ -21,8 +21,9 @@ from fer_lib.plots.style import (
     name_step,
     set_title,
     show_percent,
+    show_points,
 )
-from fer_lib.statistics import estimate_mean
+from fer_lib.statistics import estimate_mean, format_number
 
 EFFECTS = {
     "validation_accuracy": "validation accuracy",
@@ -52,8 +53,9 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
                 add_hint(axes, change.mean, place, told)
             if metric == "validation_accuracy":
                 top = int(np.argmax([c.mean for c in changes]))
-                best[name] = f"{_treatment(treated[top])} in {name} ({100 * changes[top].mean:+.1f})"
-        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}")
+                gain = format_number(100 * changes[top].mean, sign=True)
+                best[name] = f"{_treatment(treated[top])} in {name} ({gain})"
+        show_points(axes.xaxis)
         axes.set_xlabel(f"{label}\n(points)", fontsize=8)
         list_rows(axes, [_treatment(runs) for runs in treated])
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
@@ -82,7 +84,7 @@ def plot_interaction(families: dict[str, list[list]]) -> Figure:
         axes.grid(axis="x", visible=False)
     panels[0, 0].set_ylabel("validation accuracy\nat the best epoch")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
-    plain, dropped = (f"{100 * np.mean(found):+.1f}" for found in gains.values())
+    plain, dropped = (format_number(100 * np.mean(found), sign=True) for found in gains.values())
     return set_title(
         figure, f"All three treatments bring {plain} points without dropout, {dropped} with it, in the mean"
     )
@@ -154,7 +156,7 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
     names = [f"{before[0].experiment.step} to {name_step(after[0])}" for before, after in pairs]
     list_rows(axes, names)
     axes.set_xlabel("gain, in points of accuracy")
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
+    show_points(axes.xaxis)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     many = f"{len(helping)} gain{'s' * (len(helping) == 1)}" if helping else "none gains"
     told = f": {join_names(helping)}" if helping else ""
@@ -197,14 +199,14 @@ def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
         colour = VERDICT_COLOURS[row["verdict"]]
         axes.hlines(place, row["low"], row["high"], color=colour, linewidth=2)
         axes.plot(row["effect"], place, "o", color=colour, markersize=4)
-        low, effect, high = (f"{100 * row[name]:+.1f}" for name in ("low", "effect", "high"))
+        low, effect, high = (format_number(100 * row[name], sign=True) for name in ("low", "effect", "high"))
         told = f"{statement.number} {statement.says} {row['verdict'].capitalize()}: {effect} ({low} to {high}) points"
         add_hint(axes, row["effect"], place, told)
         if not np.isnan(statement.reported):
             axes.plot(statement.reported, place, "D", color="black", markerfacecolor="none", markersize=6)
     labels = [textwrap.fill(f"{statement.number}  {statement.says}", 50) for statement in statements]
     list_rows(axes, labels, fontsize=9)
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
+    show_points(axes.xaxis)
 
 
 def plot_method(method: dict) -> Figure:

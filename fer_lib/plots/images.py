@@ -10,6 +10,7 @@ from fer_lib.augment import crop, rotate
 from fer_lib.dataset import EMOTIONS, SIDE, Dataset, Split
 from fer_lib.extras.explore import calc_eigenfaces, calc_mean_faces, measure_images, tabulate_counts
 from fer_lib.plots.style import AFTER, BEFORE, SPLIT_COLOURS, WIDTH, draw_images, make_figure, set_title, show_percent
+from fer_lib.statistics import format_number
 
 
 def plot_class_counts(dataset: Dataset) -> Figure:
@@ -159,7 +160,7 @@ def plot_balanced_faces(before: Split, after: Split) -> Figure:
     means = np.nanmean(change, axis=(1, 2))
     return draw_images(
         change,
-        [f"{emotion}\n{mean:+.2f} on average" for emotion, mean in zip(before.classes, means)],
+        [f"{emotion}\n{format_number(mean, 2, sign=True)} on average" for emotion, mean in zip(before.classes, means)],
         f"Balancing moves no class's mean face by more than {reach:.1f} of 255 grey levels",
         label="grey levels",
         data=before.data,

@@ -22,6 +22,7 @@ from fer_lib.plots.style import (
     name_step,
     set_title,
     show_percent,
+    show_points,
 )
 from fer_lib.statistics import choose_confidence, estimate_contrast, estimate_mean, moderate_variances
 
@@ -223,7 +224,7 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
     panels[0].set(xlabel="recall", yticks=places, yticklabels=after[0].classes)
     panels[1].set_xlabel("change of recall in points, with interval over seeds")
     show_percent(panels[0].xaxis)
-    panels[1].xaxis.set_major_formatter(lambda share, _: f"{100 * share:+g}" if share else "0")
+    show_points(panels[1].xaxis)
     panels[0].invert_yaxis()
     panels[0].legend(fontsize=8)
     won, lost = (

@@ -89,6 +89,11 @@ def show_percent(*kinds) -> None:
         axis.set_major_formatter(PercentFormatter(1, 0))
 
 
+def show_points(axis) -> None:
+    """Have an axis that shows changes of shares tell them in points, such as +0.5 and −0.5."""
+    axis.set_major_formatter(lambda share, _: f"{100 * share:+g}".replace("-", "−") if share else "0")
+
+
 def name_step(run) -> str:
     return f"{run.experiment.step} {run.experiment.title}"
 

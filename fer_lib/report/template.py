@@ -21,7 +21,7 @@ from fer_lib.extras.search import describe_grids
 from fer_lib.models import count_multiply_adds
 from fer_lib.record import WEIGHTS, Run, read_published_runs
 from fer_lib.report import compare
-from fer_lib.statistics import Effect, bound_share, estimate_mean
+from fer_lib.statistics import Effect, bound_share, estimate_mean, format_number
 
 
 class Records:
@@ -303,7 +303,7 @@ class Records:
 
 
 def _format_points(effect: Effect) -> str:
-    low, mean, high = (f"{100 * value:+.1f}" for value in (effect.low, effect.mean, effect.high))
+    low, mean, high = (format_number(100 * value, sign=True) for value in (effect.low, effect.mean, effect.high))
     return f"{mean} points (95% interval {low} to {high})"
 
 
