@@ -98,7 +98,7 @@ def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention", clas
         )  # fmt: skip
         axes.set_title(emotion, fontsize=8, loc="center")
         axes.axis("off")
-    add_bar(drawn, panels, f"{what}, 1 = even")
+    add_bar(drawn, f"{what}, 1 = even")
     parts = maps.mean(0).reshape(3, side // 3, 3, side // 3).sum((1, 3))
     row, column = np.unravel_index(parts.argmax(), parts.shape)
     place = f"{('upper', 'middle', 'lower')[row]} {('left', 'central', 'right')[column]}"

@@ -24,7 +24,7 @@ from fer_lib.plots.style import (
     show_percent,
     show_points,
 )
-from fer_lib.statistics import choose_confidence, estimate_contrast, estimate_mean, moderate_variances
+from fer_lib.statistics import choose_confidence, estimate_contrast, estimate_mean, format_number, moderate_variances
 
 
 def plot_curves(before: list, after: list) -> Figure:
@@ -118,7 +118,7 @@ def plot_gaps(groups: list[list]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # labels are of whole points
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    steps = [f"{round(100 * gap.mean)} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
+    steps = [f"{format_number(100 * gap.mean, 0)} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
     return set_title(
         figure,
         f"Gap to validation in points: on the way through training {join_names(steps[::2])}; on the untouched "

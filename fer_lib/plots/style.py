@@ -51,13 +51,13 @@ def draw_images(
         drawn = axes.imshow(image, cmap=colours, vmin=low, vmax=high)
         axes.set_title(text, fontsize=8, loc="center")
         axes.axis("off")
-    add_bar(drawn, panels, label)
+    add_bar(drawn, label)
     return set_title(figure, title, data)
 
 
-def add_bar(drawn, panels, label: str) -> None:
-    """The bar of the colours of what is drawn in these panels."""
-    bar = drawn.figure.colorbar(drawn, ax=panels, fraction=0.012, pad=0.01)
+def add_bar(drawn, label: str) -> None:
+    """The bar of the colours of what is drawn, beside its panel and as tall."""
+    bar = drawn.figure.colorbar(drawn, cax=drawn.axes.inset_axes((1.06, 0, 0.06, 1)))
     bar.ax.tick_params(labelsize=7)
     bar.set_label(label, fontsize=7)
 
