@@ -126,6 +126,18 @@ def test_a_statement_is_tabulated_with_verdict_effect_and_interval_together():
     assert re.fullmatch(r"\+9\.5 \(\+\d+\.\d to \+\d+\.\d\)", told["effect"])
 
 
+def test_verdicts_are_tallied_and_those_counted_that_hang_on_what_matters():
+    statements = [Statement(f"X.{n}", "X", "", ACCURACY, (), ()) for n in range(4)]  # a point matters
+    intervals = {"true": (0.015, 0.03), "too small to matter": (-0.008, 0.008), "undecided": (-0.011, 0.03)}
+    rows = [{"verdict": word, "effect": 0.0, "low": low, "high": high} for word, (low, high) in intervals.items()]
+    rows.append({"verdict": "undecided", "effect": np.nan, "low": np.nan, "high": np.nan})  # no run yet
+    verdicts = pd.DataFrame(rows, index=[statement.number for statement in statements])
+    assert claims.tally_verdicts(verdicts) == "1 true, 0 false, 1 too small to matter, 2 undecided"
+    assert claims.count_verdicts(verdicts).endswith("2 undecided (1 for want of a run).")
+    changed = [claims.count_other_verdicts(statements, verdicts, factor) for factor in (0.5, 1, 4)]
+    assert changed == [1, 0, 2]  # the second undecided; the first and the third too small to matter
+
+
 def test_halves_of_one_experiment_are_compared_as_experiments_are():
     table = pd.DataFrame(
         {"experiment": ["a1_baseline"] * 3 + ["a2_batchnorm"] * 4, "validation_accuracy": [1, 2, 3.5, 1, 2, 3, 4.0]}

@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from fer_lib import evaluate
-from fer_lib.costs import describe_times, measure_cost, name_hardware, tabulate_costs, tabulate_milestones
+from fer_lib.costs import (
+    describe_precisions,
+    describe_times,
+    measure_cost,
+    name_hardware,
+    tabulate_costs,
+    tabulate_milestones,
+)
 from fer_lib.evaluate import (
     compare_runs,
     describe_aim,
@@ -278,6 +285,16 @@ def test_a_pause_does_not_count_as_cost():
     )
     run.history = pd.DataFrame({"seconds": [6.0, 6.0, 3.0, 3.0]})
     assert measure_cost(run)["typical_minutes"] == 0.3
+
+
+def test_what_computed_in_another_precision_is_told():
+    made = [("a1_baseline", "bfloat16")] * 2 + [("a2_batchnorm", "bfloat16")] * 2
+    runs = [SimpleNamespace(experiment=EXPERIMENTS[n], environment={"precision": p}) for n, p in made]
+    assert describe_precisions(runs) == "All runs computed in bfloat16."
+    for name in ("a2_batchnorm", "a3_dropout", "a3_dropout"):
+        runs.append(SimpleNamespace(experiment=EXPERIMENTS[name], environment={"precision": "float32"}))
+    told = "Most runs computed in bfloat16, 3 in float32, among these all of A3."
+    assert describe_precisions(runs) == told
 
 
 def test_costs_are_compared_on_one_machine():

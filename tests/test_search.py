@@ -26,6 +26,10 @@ def test_every_trial_of_every_grid_is_an_experiment_of_its_own(family):
         trial.build_model()
 
 
+def test_the_size_of_the_searches_is_told_as_long_as_it_is_one():
+    assert search.describe_grids() == "18 trials of 4 epochs each"
+
+
 @pytest.mark.parametrize("family", search.list_families())
 def test_the_sweep_names_its_family_its_metric_and_the_command(family):
     sweep = yaml.safe_load((PROJECT / "sweeps" / f"{family}.yaml").read_text())
