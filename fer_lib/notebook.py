@@ -178,16 +178,15 @@ def say(text: str) -> None:
 
 def describe_cost(runs: list[Run]) -> None:
     """Say how long the runs shown take to train, by their median epochs, and on what."""
-    hardware = ", ".join(
-        dict.fromkeys(f"{run.environment['hardware']}, {run.environment['precision']}" for run in runs)
-    )
+    hardware = dict.fromkeys(f"{run.environment['hardware']}, {run.environment['precision']}" for run in runs)
     threads = " or ".join(dict.fromkeys(str(run.environment["threads"]) for run in runs))
     costs = [measure_cost(run) for run in runs]
     minutes, speeds = (sorted(cost[name] for cost in costs) for name in ("typical_minutes", "typical_speed"))
     speed = " to ".join(dict.fromkeys(f"{value:,.0f}" for value in (speeds[0], speeds[-1])))
+    apart = " In tables a step's minutes are those of its runs on the hardware of most steps, if it has any there."
     say(
         f"{len(runs)} run{'s' * (len(runs) > 1)} on {runs[0].data}, {sum(minutes):.0f} minutes of training in all, "
-        f"{speed} images/s ({hardware}, CPU threads a run: {threads})."
+        f"{speed} images/s ({', '.join(hardware)}, CPU threads a run: {threads}).{apart * (len(hardware) > 1)}"
     )
 
 

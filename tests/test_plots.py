@@ -222,7 +222,7 @@ def test_every_figure_of_a_search_is_titled_and_whole(trials):
     ]
     for figure in figures:
         check_figure(figure)
-    assert "learning rate matters most: 5.4 points" in figures[0].get_suptitle()
+    assert "Most hangs on learning rate: 5.4 points" in figures[0].get_suptitle()
     assert "5.4 in B1 and 5.4 in B2" in figures[3].get_suptitle()
     assert "learning rate 0.003, dropout 0.5, filters 64-128" in figures[1].get_suptitle()
     assert [text.get_text() for text in figures[0].axes[2].get_xticklabels()] == ["8-16", "16-32", "64-128"]

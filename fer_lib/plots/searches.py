@@ -34,9 +34,7 @@ def plot_search(trials: pd.DataFrame) -> Figure:
     show_percent(panels[0].yaxis)
     panels[-1].legend(fontsize=8)
     most = max(worth, key=worth.get)
-    return set_title(
-        figure, f"Of the three, {most} matters most: {worth[most]:.1f} points between its best and worst value"
-    )
+    return set_title(figure, f"Most hangs on {most}: {worth[most]:.1f} points between the best value and the worst")
 
 
 def plot_search_interactions(trials: pd.DataFrame) -> Figure:
@@ -76,7 +74,7 @@ def plot_search_budget(trials: pd.DataFrame) -> Figure:
     upper.set_xlabel("minutes of training")
     axes.legend(fontsize=8, loc="lower right")
     enough = int(counts[expected >= accuracy[-1] - 0.01][0])
-    return set_title(figure, f"{enough} of the {len(accuracy)} trials would do to come within a point of the best")
+    return set_title(figure, f"In the mean {enough} of the {len(accuracy)} trials come within a point of the best")
 
 
 def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
