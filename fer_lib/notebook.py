@@ -185,7 +185,7 @@ def describe_cost(runs: list[Run]) -> None:
     speed = " to ".join(dict.fromkeys(f"{value:,.0f}" for value in (speeds[0], speeds[-1])))
     apart = " In tables a step's minutes are those of its runs on the hardware of most steps, if it has any there."
     say(
-        f"{len(runs)} run{'s' * (len(runs) > 1)} on {runs[0].data}, {sum(minutes):.0f} minutes of training in all, "
+        f"{len(runs)} run{'s' * (len(runs) > 1)} on {runs[0].data}, {sum(minutes):,.0f} minutes of training in all, "
         f"{speed} images/s ({', '.join(hardware)}, CPU threads a run: {threads}).{apart * (len(hardware) > 1)}"
     )
 

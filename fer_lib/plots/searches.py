@@ -74,7 +74,9 @@ def plot_search_budget(trials: pd.DataFrame) -> Figure:
     upper.set_xlabel("minutes of training")
     axes.legend(fontsize=8, loc="lower right")
     enough = int(counts[expected >= accuracy[-1] - 0.01][0])
-    return set_title(figure, f"In the mean {enough} of the {len(accuracy)} trials come within a point of the best")
+    return set_title(
+        figure, f"The best of {enough} trials is in the mean within a point of the best of all {len(accuracy)}"
+    )
 
 
 def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
