@@ -16,7 +16,7 @@ def vary(basis: Experiment, name: str, title: str, **changes) -> Experiment:
     for group in ("augmentation", "recipe"):
         if isinstance(changes.get(group), dict):
             fields[group] = replace(getattr(basis, group), **changes.pop(group))
-    step = re.sub("^[a-z]+", lambda letters: letters[0].upper(), name.split("_")[0])
+    step = re.sub("^[a-z]+", lambda found: found[0].upper(), name.split("_")[0])
     return replace(basis, name=name, step=step, title=title, **fields | changes)
 
 
@@ -158,7 +158,7 @@ S15 = vary(
 """The large network learns most of its images by heart: it is given more kinds of images, and small ones first, which
 pay for the epochs that this asks for. The other additions cost time or, as mixup, soften the labels, which label
 smoothing does already."""
-S18 = replace(
+S18 = replace(  # its options are S15's no more, to which `vary` would add
     vary(
         S15,
         "s18_full_size",
@@ -232,8 +232,8 @@ def find_experiment(name: str, **changes) -> Experiment:
 
 
 def list_ladder() -> list[str]:
-    """The way to the strong model, each step compared with the one before: five with a small network, two with a large
-    one, and with one that sees every pixel, and is then taught."""
+    """The way to the strong model, each step compared with the one before: five with a small network, two with a larger
+    one, then one that sees every pixel, and the same, taught."""
     steps = [S20]
     while steps[0].against in EXPERIMENTS and (before := EXPERIMENTS[steps[0].against]).report == "S":
         steps.insert(0, before)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fer_lib.fast import speed_up
+from fer_lib.dropout import speed_up
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,14 @@ def choose_hardware() -> Hardware:
     bfloat16 is so on a CPU that multiplies matrices of it itself: about three times as fast as float32 with AMX,
     1.7 to 2.7 times with AVX-512 alone. Other CPUs imitate it, which saves nothing; channels_last is faster on these
     too, by pooling above all. With $FER_PRECISION set to float32 all are taken for such a CPU, so that what it
-    computes can be seen on any. On a CPU the process keeps what it frees from then on, see `keep_freed_memory`.
+    computes can be seen on any; ValueError for another value. On a CPU the process keeps what it frees from then on,
+    see `keep_freed_memory`.
     """
     plain, fast = (torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)
-    plain_wanted = os.environ.get("FER_PRECISION") == "float32"
+    wanted = os.environ.get("FER_PRECISION")
+    if wanted not in (None, "", "float32"):
+        raise ValueError(f"FER_PRECISION is {wanted!r}: write float32, or leave it out for what is fastest here")
+    plain_wanted = wanted == "float32"
     if not plain_wanted and torch.cuda.is_available():
         quick = torch.cuda.get_device_capability() >= (8, 0)
         torch.backends.cudnn.benchmark = True  # shapes are few

@@ -119,8 +119,8 @@ def run_forward(
     recipe: Recipe,
     hardware: Hardware,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (N, 7) of inputs (N, 1, H, W), and the loss that is to fall: cross-entropy with what is wanted, and, where
-    there are teachers, with their answers, both probabilities (N, 7)."""
+    """Logits (N, classes) of inputs (N, 1, H, W), and the loss that is to fall: cross-entropy with what is wanted, and,
+    where there are teachers, with their answers, both probabilities (N, classes)."""
     with hardware.autocast():
         logits = model(inputs)
     logits = logits.float()
@@ -145,12 +145,11 @@ class Meter:
 
     @torch.no_grad()
     def add(self, logits: torch.Tensor, loss: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Take in a batch whose gradients are still there. logits, wanted: (N, 7)."""
+        """Take in a batch whose gradients are still there. logits, wanted: (N, classes)."""
         self.loss += loss * len(logits)
         self.correct += (logits.argmax(1) == wanted.argmax(1)).sum()
-        self.norms += torch.stack(
-            torch._foreach_norm([weight.grad for weight in self.weights.values() if weight.grad is not None])
-        )
+        gradients = [weight.grad for weight in self.weights.values()]
+        self.norms += torch.stack(torch._foreach_norm(gradients))  # type: ignore[arg-type]  # none is None by now
         self.images, self.batches = self.images + len(logits), self.batches + 1
 
     def summarise(self) -> dict[str, float]:
@@ -198,7 +197,7 @@ def _measure_first_gradients(experiment, dataset, seed, count, hardware) -> dict
 def predict_logits(
     model: nn.Module, split: Split, experiment: Experiment, hardware: Hardware, view: str = "plain"
 ) -> np.ndarray:
-    """Logits of a split in its order, float32 (N, 7): in full precision, whatever the training's.
+    """Logits of a split in its order, float32 (N, classes): in full precision, whatever the training's.
 
     view: of `recipe.judge_views`."""
     model.eval()
@@ -232,7 +231,7 @@ def make_targets(experiment: Experiment, dataset: Dataset, split: Split) -> torc
 
 
 def calc_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy in nats of logits, float (N, 7), and labels, int64 (N,)."""
+    """Mean cross-entropy in nats of logits, float (N, classes), and labels, int64 (N,)."""
     return F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
 
 

@@ -51,8 +51,8 @@ BANNER = "<strong>Drawn faces, not FER2013</strong>: these figures show that eve
 
 def list_names(part: str) -> list[str]:
     """The executed notebooks of a part, in order."""
-    found = (path.stem for pattern in PARTS[part].split() for path in (REPORTS / "notebooks").glob(f"{pattern}.ipynb"))
-    return sorted(found)
+    patterns = (f"{pattern}.ipynb" for pattern in PARTS[part].split())
+    return [path.stem for pattern in patterns for path in sorted((REPORTS / "notebooks").glob(pattern))]
 
 
 @functools.cache

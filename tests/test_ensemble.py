@@ -99,5 +99,5 @@ def test_what_a_team_brings_is_told_beside_how_much_it_differs(runs):
 
 def test_a_network_is_set_beside_the_ensemble_that_taught_it(runs):
     told = describe_student(runs[2:], [runs[0], runs[1]], LABELS)
-    assert "The 2 teachers together are right on **83.3%**" in told and "A1 alone on **81.7%**, -1.7 points" in told
+    assert "The 2 teachers together are right on **83.3%**" in told and "A1 alone on **81.7%**, −1.7 points" in told
     assert told.endswith("with 50% of their parameters.")

@@ -146,7 +146,7 @@ def test_a_notebook_shows_verdict_effect_and_interval_and_says_of_what_runs(monk
     monkeypatch.setattr(fer_notebook, "say", shown.append)
     fer_notebook.show_claims(["", CELL], "A-C2", "B-C4.6")
     told = "\n".join(shown)
-    assert re.search(r"\| A-C2.1 \| .* \| \*\*\w+\*\* \| .* \| -\d.\d \(-\d.\d to [+-]\d.\d\) \|", told)
+    assert re.search(r"\| A-C2.1 \| .* \| \*\*\w+\*\* \| .* \| −\d.\d \(−\d.\d to [+−]\d.\d\) \|", told)
     assert "B-C4.6" in told and "B-C4.5" not in told and "not of this one" not in told
     fer_notebook.show_claims(["", CELL, "# Parameters\nepochs = 3\n"], "A-C2")
     assert "The verdicts are those of the published runs, not of this one." in shown

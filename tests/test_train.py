@@ -112,6 +112,12 @@ print((count_pages() - before) * resource.getpagesize() / 2**25)
     assert float(done.stdout) < 10, done.stderr  # times the size of one of the twenty
 
 
+def test_another_precision_than_those_there_are_is_refused(monkeypatch):
+    monkeypatch.setenv("FER_PRECISION", "bf16")
+    with pytest.raises(ValueError, match="FER_PRECISION is 'bf16': write float32, or leave it out"):
+        hardware.choose_hardware()
+
+
 def test_hardware_without_fast_bfloat16_trains_in_float32_without_a_warning(brief, small, monkeypatch):
     plain = hardware.Hardware(torch.device("cpu"), "plain", torch.float32, torch.contiguous_format)
     monkeypatch.setattr(train, "choose_hardware", lambda: plain)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_lib import fast
+from fer_lib import dropout
 from fer_lib.models import MODELS
 
 LAST = torch.channels_last
@@ -20,7 +20,7 @@ def test_dropout_zeroes_at_its_rate_and_scales_the_rest(shape, dtype):
     torch.manual_seed(0)
     images = torch.ones(shape, dtype=dtype)
     images = (images.contiguous(memory_format=LAST) if images.dim() == 4 else images).requires_grad_()
-    outputs = fast.Dropout(0.25)(images)
+    outputs = dropout.Dropout(0.25)(images)
     outputs.backward(torch.ones(shape, dtype=dtype))
     assert outputs.dtype == dtype and torch.equal(outputs, images.grad)
     assert set(outputs.unique().tolist()) <= {0.0, torch.tensor(4 / 3, dtype=dtype).item()}
@@ -30,7 +30,7 @@ def test_dropout_zeroes_at_its_rate_and_scales_the_rest(shape, dtype):
 
 def test_dropouts_draws_come_from_the_seed_and_are_independent():
     images = torch.randn(64, 32, 24, 24).to(torch.bfloat16).contiguous(memory_format=LAST)
-    layer = fast.Dropout(0.5)
+    layer = dropout.Dropout(0.5)
     torch.manual_seed(1)
     first, other = layer(images), layer(images)
     kept = (first != 0).float().flatten()
@@ -44,9 +44,9 @@ def test_dropouts_draws_come_from_the_seed_and_are_independent():
 def test_speed_up_changes_what_a_network_takes_not_what_it_is():
     torch.manual_seed(0)
     plain = MODELS["GigaModel"]().eval()
-    fast_one = fast.speed_up(copy.deepcopy(plain))
+    fast_one = dropout.speed_up(copy.deepcopy(plain))
     kinds = Counter(type(layer) for layer in fast_one.modules())
-    assert kinds[nn.Dropout] == 0 and kinds[fast.Dropout] == 7
+    assert kinds[nn.Dropout] == 0 and kinds[dropout.Dropout] == 7
     assert list(fast_one.state_dict()) == list(plain.state_dict())
     images = torch.rand(4, 1, 48, 48)
     assert torch.equal(fast_one(images), plain(images))
