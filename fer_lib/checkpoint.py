@@ -31,6 +31,7 @@ def save_checkpoint(
     state = {
         "identity": [experiment.digest, dataset.fingerprint],
         "seed": seed,
+        "teachers": learner.teachers.digests if learner.teachers else [],
         "learner": learner.state_dict(),
         "history": history,
         "best": best,
@@ -60,7 +61,7 @@ def load_checkpoint(
     Raises RecordError for a file that is damaged or no checkpoint of this run."""
     if not path.exists():
         return [], {}
-    remedy = "delete it to start this run afresh"
+    remedy, taught = "delete it to start this run afresh", learner.teachers.digests if learner.teachers else []
     try:
         state = _read_checkpoint(path, next(learner.model.parameters()).device)
         if state["identity"] != [experiment.digest, dataset.fingerprint]:
@@ -69,6 +70,8 @@ def load_checkpoint(
         history, best = state["history"], state["best"]
         if state.get("seed", seed) != seed:  # the first checkpoints do not say
             raise ValueError(f"of seed {state['seed']}")
+        if state.get("teachers", taught) != taught:  # likewise
+            raise ValueError("begun with other teachers than are at hand")
         if [row["epoch"] for row in history] != list(range(1, len(history) + 1)) or not find_best(history):
             raise ValueError("its history is not whole")
         if _list_shapes(best) != _list_shapes(learner.judged.state_dict()):

@@ -22,12 +22,12 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        if not self.training:
+        if not self.training or self.p == 1:
             return super().forward(inputs)
-        threshold, size = round(256 * self.p), inputs.numel()
+        threshold, size = min(round(256 * self.p), 255), inputs.numel()
         mask = torch.empty_like(inputs)
         flat = mask.as_strided((size,), (1,))  # empty_like is dense, whatever the inputs' layout
         draws = torch.empty(-(-size // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)[:size]
-        scale = torch.tensor(256 / max(256 - threshold, 1), dtype=inputs.dtype)
+        scale = torch.tensor(256 / (256 - threshold), dtype=inputs.dtype)
         torch.mul(draws >= threshold, scale, out=flat)
         return inputs * mask

@@ -53,6 +53,8 @@ class Experiment:
         rate = self.learning_rate
         if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 < rate < float("inf"):
             raise ValueError(f"learning_rate: {rate!r}, expected a number above 0")
+        if not all(0 <= factor < float("inf") for factor in self.upsampling):
+            raise ValueError(f"upsampling: {self.upsampling}, expected finite factors of at least 0")
         if self.augmentation.changes_light and not self.scale:
             raise ValueError("scale: shift, light and erasing are of pixels scaled to 0-1")
         if unknown := set(self.views) - set(VIEWS):

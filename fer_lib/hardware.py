@@ -55,6 +55,7 @@ def choose_hardware() -> Hardware:
     if not plain_wanted and torch.cuda.is_available():
         quick = torch.cuda.get_device_capability() >= (8, 0)
         torch.backends.cudnn.benchmark = True  # shapes are few
+        torch.backends.cudnn.allow_tf32 = False  # what is judged in float32 is not to be rounded to ten bits
         return Hardware(torch.device("cuda"), torch.cuda.get_device_name(), *(fast if quick else plain))
     if not plain_wanted and torch.backends.mps.is_available():
         return Hardware(torch.device("mps"), f"Apple {platform.machine()} GPU", *plain)

@@ -14,7 +14,7 @@ from fer_lib.augment import augment_batch
 from fer_lib.dataset import EMOTIONS, Dataset, Split
 from fer_lib.experiment import Experiment
 from fer_lib.hardware import Hardware, choose_hardware
-from fer_lib.preprocess import scale_pixels, share_votes
+from fer_lib.preprocess import balance_classes, scale_pixels, share_votes
 from fer_lib.reading.votes import load_votes
 from fer_lib.recipe import (
     Recipe,
@@ -211,6 +211,11 @@ def make_inputs(images: torch.Tensor, experiment: Experiment, hardware: Hardware
     """What the network is given: float32 (N, 1, 48, 48), 0-1, or 0-255 where the experiment does not scale."""
     inputs = scale_pixels(images) if experiment.scale else images.float()
     return inputs.contiguous(memory_format=hardware.memory_format)
+
+
+def choose_training_images(experiment: Experiment, dataset: Dataset, seed: int) -> Split:
+    """The training split, with copies of the rarer classes' images where the experiment balances."""
+    return balance_classes(dataset.train, experiment.upsampling, seed=seed) if experiment.balance else dataset.train
 
 
 def one_hot(split: Split) -> torch.Tensor:

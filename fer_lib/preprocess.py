@@ -78,9 +78,9 @@ def share_votes(votes: pd.DataFrame, split: Split) -> np.ndarray:
 def calc_upsampling_factors(recall: np.ndarray, strength: float) -> tuple[float, ...]:
     """Factors for `balance_classes` that upsample a class the more, the less of it is recognised (report A, A8).
 
-    recall: of each class, (7,), 0-1. The best recognised class gets 1, the least 1 + strength,
-    the others in proportion to how far their recall falls short of the best. Two decimals.
+    recall: of each class, (7,), 0-1, NaN for one without images, which gets 1. The best recognised class gets 1, the
+    least 1 + strength, the others in proportion to how far their recall falls short of the best. Two decimals.
     The report says "more aggressively" and no more; this is the simplest rule that does so.
     """
-    shortfall = recall.max() - recall
+    shortfall = np.nan_to_num(np.nanmax(recall) - recall)
     return tuple(np.round(1 + strength * shortfall / (shortfall.max() or 1), 2).tolist())

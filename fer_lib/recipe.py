@@ -126,22 +126,24 @@ class Teachers:
     """Trained networks, whose answers are learnt beside the labels: they tell which classes an image is like too
     (Hinton et al. 2015, arXiv:1503.02531).
 
-    networks: on the device, in evaluation; keep: whether answers are kept, for draws that come again."""
+    networks: on the device, in evaluation; keep: whether answers are kept, for draws that come again; digests: of
+    their weights, by which a checkpoint knows them."""
 
-    def __init__(self, networks: list[nn.Module], keep: bool):
-        self.networks, self.keep = networks, keep
-        self.answers: dict[tuple[int, int], torch.Tensor] = {}
+    def __init__(self, networks: list[nn.Module], keep: bool, digests: list[str]):
+        self.networks, self.keep, self.digests = networks, keep, digests
+        self.answers: dict[tuple, torch.Tensor] = {}
 
     @torch.no_grad()
     def ask(self, images: torch.Tensor, draw: int, number: int) -> torch.Tensor:
         """The mean of their probabilities, float32 (N, 7), for the images (N, 1, H, W) of the batch of that number in
         a draw, as training shows them to the network that learns: that teachers see the very same mixture and crop is
         Beyer et al.'s advice (2022, arXiv:2106.05237)."""
-        if (draw, number) in self.answers:
-            return self.answers[draw, number]
+        key = draw, number, images.shape  # the first images of a run may be shrunk
+        if key in self.answers:
+            return self.answers[key]
         answers = torch.stack([network(images).float().softmax(-1) for network in self.networks]).mean(0)
         if self.keep:
-            self.answers[draw, number] = answers
+            self.answers[key] = answers
         return answers
 
 

@@ -123,7 +123,7 @@ def read_published_runs(data: str = "fer2013", names: Iterable[str] = EXPERIMENT
     runs, wanted = [], set(names)
     for experiment in (experiment for name, experiment in EXPERIMENTS.items() if name in wanted):
         for folder in sorted((runs_folder() / experiment.name).glob(f"{data}-seed*/")):
-            if not folder.name.removeprefix(f"{data}-seed").isdigit():
+            if not folder.name.removeprefix(f"{data}-seed").isdigit() or not _holds_record(folder):
                 continue
             record = _read_record(folder)
             if experiment.matches(record["config"]):
@@ -151,22 +151,26 @@ def find_published_run(name: str, seed: int) -> Run:
 
 def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
     """The runs on this data of the experiments that an experiment learns from, those whose weights are kept: the
-    published ones, or, where there are none, as on the drawn faces, those with the same network.
+    published ones; on other data than FER2013, where there are none, those with the same network.
 
-    Raises FileNotFoundError if it has teachers and none of them is at hand."""
+    Raises FileNotFoundError if it has teachers and none is at hand, or, on FER2013, none of one of them."""
     published, others = [], []
     for name in experiment.teachers:
         for path in sorted((runs_folder() / name).glob(f"{dataset.name}-seed*/{WEIGHTS}")):
             record, teacher = _read_record(path.parent), EXPERIMENTS[name]
             if record["data"]["fingerprint"] == dataset.fingerprint and teacher.has_network(record["config"]):
-                found = published if teacher.matches(record["config"]) else others
-                found.append(_open_run(path.parent, teacher, record))
-    if experiment.teachers and not published + others:
+                kind = published if teacher.matches(record["config"]) else others
+                kind.append(_open_run(path.parent, teacher, record))
+    found = published or ([] if dataset.name == "fer2013" else others)
+    there = {run.experiment.name for run in found}
+    missing = [name for name in experiment.teachers if name not in there]
+    if missing and (dataset.name == "fer2013" or not found):
         raise FileNotFoundError(
-            f"{experiment.name} learns from trained networks of {' or '.join(experiment.teachers)}, and no weights of "
-            f"these on {dataset.name} are at hand; python -m fer_lib.train {experiment.teachers[0]} makes some"
+            f"{experiment.name} learns from trained networks of {' and '.join(experiment.teachers)}, and no weights of "
+            f"{' or '.join(missing)} on {dataset.name} are at hand; python -m fer_lib.train {missing[0]} --seed 0 1 2 "
+            "--retrain makes them, in place of what is on record"
         )
-    return published or others
+    return found
 
 
 def _open_run(folder: Path, experiment: Experiment, record: dict) -> Run:
@@ -227,6 +231,7 @@ def write_run(
             shutil.rmtree(replaced, ignore_errors=True)
             folder.replace(replaced)
         fresh.replace(folder)
+        (work / "checkpoint.pt").unlink(missing_ok=True)  # else an interrupted upload would leave it to a retraining
         shutil.rmtree(replaced, ignore_errors=True)
     return _open_run(folder, experiment, _read_record(folder))
 
@@ -244,6 +249,9 @@ def _write_files(folder: Path, record: dict, history: list[dict], logits: dict, 
     (folder / WEIGHTS).write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in small.items()}))
     files = {path.name: calc_digest(path.read_bytes()) for path in sorted(folder.iterdir())}
     write_json(folder / "run.json", record | {"files": files})
+    for path in folder.iterdir():
+        with path.open("rb+") as file:  # the checkpoint goes once these are there, so let them be on the disk
+            os.fsync(file.fileno())
 
 
 def round_logits(logits: np.ndarray) -> np.ndarray:
@@ -285,10 +293,11 @@ def read_first_gradients() -> pd.DataFrame:
 
 
 def list_sources(reports: Path) -> list[Path]:
-    """What the tables in such a folder are made from: the published records, the statements, the measured shifts."""
+    """What the tables in such a folder are made from: published records and trials, statements, measured shifts."""
     records = sorted((reports / "runs").glob("*/fer2013-seed*/run.json"))
     published = [path for path in records if path.parent.name.removeprefix("fer2013-seed").isdigit()]
-    return [*published, reports / "claims.yaml", reports / "shifts.csv"]
+    trials = sorted((reports / "sweeps").glob("*/fer2013/*.json"))
+    return [*published, *trials, reports / "claims.yaml", reports / "shifts.csv"]
 
 
 def digest_sources(reports: Path) -> str:

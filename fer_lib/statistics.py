@@ -76,9 +76,9 @@ def moderate_variances(groups: Mapping[str, Sequence[float]]) -> dict[str, Scatt
     """The variance over seeds of each experiment of a family, that of few runs drawn towards what the family has in
     common (moderated by empirical Bayes, Smyth 2004, doi:10.2202/1544-6115.1027).
 
-    groups: {experiment: one value a run}. Where the experiments scatter alike, as far as can be seen, all have the
-    pooled variance; the less alike, the more each keeps its own. One with a single run has the common one. Without two
-    runs of any experiment there is no variance, and the degrees of freedom are 0."""
+    groups: {experiment: one value a run}. Where the experiments scatter alike, as far as can be seen, or the runs of
+    one not at all, all have the pooled variance; the less alike, the more each keeps its own. One with a single run has
+    the common one. Without two runs of any experiment there is no variance, and the degrees of freedom are 0."""
     values = {name: np.asarray(group, float) for name, group in groups.items()}
     freedoms = {name: len(group) - 1 for name, group in values.items()}
     own = {name: values[name].var(ddof=1) for name, freedom in freedoms.items() if freedom > 0}

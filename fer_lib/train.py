@@ -12,7 +12,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from fer_lib.experiments import EXPERIMENTS, find_experiment
 from fer_lib.hardware import Hardware, choose_hardware
 from fer_lib.loop import (
     calc_loss,
+    choose_training_images,
     find_best,
     is_finished,
     make_learner,
@@ -41,7 +42,6 @@ from fer_lib.loop import (
 )
 from fer_lib.metrics import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.models import count_parameters
-from fer_lib.preprocess import balance_classes
 from fer_lib.progress import make_progress_bar
 from fer_lib.recipe import Teachers
 from fer_lib.record import (
@@ -78,7 +78,7 @@ def get_runs(
     seeds, runs = check_seeds(seeds), []
     for seed in seeds:
         run = None if retrain else read_run(experiment, dataset, seed)
-        runs.append(run or _train_or_wait(experiment, dataset, seed, retrain, wandb_mode))
+        runs.append(run or wait_for_others(lambda seed=seed: train_run(experiment, dataset, seed, wandb_mode, retrain)))
     return runs
 
 
@@ -91,11 +91,12 @@ def check_seeds(seeds: Iterable[int]) -> list[int]:
     return [int(seed) for seed in seeds]
 
 
-def _train_or_wait(experiment: Experiment, dataset: Dataset, seed: int, retrain: bool, wandb_mode: str) -> Run:
+def wait_for_others(train: Callable):
+    """What the training gives, once no other process is at it."""
     told = False
     while True:
         try:
-            return train_run(experiment, dataset, seed, wandb_mode, retrain)
+            return train()
         except Claimed as claimed:
             if not told:
                 tqdm.write(f"{claimed}; waiting for it", file=sys.stderr)
@@ -128,7 +129,8 @@ def train_run(
     (seed,) = check_seeds([seed])
     if len(dataset.train) < 2:
         raise ValueError(f"the train split of {dataset.name} has {len(dataset.train)} image; two are the least")
-    _, test = dataset.validation, dataset.test  # a missing split is better told before the training
+    _, test = dataset.validation, dataset.test  # a missing split is better told before the training,
+    find_teachers(experiment, dataset)  # and so are missing teachers
     folder = find_folder(experiment, dataset.name, seed)
     with claim(folder) as work:
         if not retrain and (run := read_run(experiment, dataset, seed)):
@@ -157,9 +159,7 @@ class Fitted:
 def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror: Mirror) -> Fitted:
     """Train to the end, from the checkpoint in the folder `work` if there is one; the test split is not touched."""
     hardware = choose_hardware()
-    split, validation = dataset.train, dataset.validation
-    if experiment.balance:
-        split = balance_classes(split, experiment.upsampling, seed=seed)
+    split, validation = choose_training_images(experiment, dataset, seed), dataset.validation
     images, targets = hardware.put(split.images), make_targets(experiment, dataset, split).to(hardware.device)
     with torch.random.fork_rng():  # leave the caller's random numbers alone
         torch.manual_seed(seed)
@@ -167,7 +167,7 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
         teachers = find_teachers(experiment, dataset)
         if teachers:
             networks = [hardware.place(load_model(run)) for run in teachers]
-            learner.teachers = Teachers(networks, keep=experiment.recipe.draws > 0)
+            learner.teachers = Teachers(networks, experiment.recipe.draws > 0, [str(run.weights) for run in teachers])
         checkpoint = work / "checkpoint.pt"
         history, best = load_checkpoint(checkpoint, experiment, dataset, seed, learner)
         for row in history:
@@ -285,18 +285,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--wandb", default="auto", choices=MODES)
     parser.add_argument("--retrain", action="store_true", help="train although the run is on record")
     options = parser.parse_args(arguments)
+    left: list[int] = []
     try:
         changes = {} if options.epochs is None else {"epochs": options.epochs}
         experiment = find_experiment(options.experiment, **changes)
         dataset, seeds = load_data(options.data), check_seeds(options.seed)
-        for seed in seeds:
+        for place, seed in enumerate(seeds):
+            left = seeds[place:]
             known = None if options.retrain else read_run(experiment, dataset, seed)
             run = known or get_runs(experiment, dataset, [seed], options.retrain, options.wandb)[0]
             print(describe_run(run) + (", and was before: nothing was trained" if known else ""))
     except (ValueError, RuntimeError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, "\ninterrupted; the same command goes on from the last finished epoch\n")
+        rest = f", with --seed {' '.join(map(str, left))}," if options.retrain and left != options.seed else ""
+        parser.exit(130, f"\ninterrupted; the same command{rest} goes on from the last finished epoch\n")
 
 
 def describe_run(run: Run) -> str:

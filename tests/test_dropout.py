@@ -28,6 +28,12 @@ def test_dropout_zeroes_at_its_rate_and_scales_the_rest(shape, dtype):
     assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / images)
 
 
+@pytest.mark.parametrize(("rate", "left"), [(0.999, 1 / 256), (1.0, 0.0)])
+def test_dropout_of_nearly_all_or_all_leaves_as_much(rate, left):
+    kept = dropout.Dropout(rate)(torch.ones(200, 256)) != 0
+    assert kept.float().mean().item() == pytest.approx(left, abs=2e-3)
+
+
 def test_dropouts_draws_come_from_the_seed_and_are_independent():
     images = torch.randn(64, 32, 24, 24).to(torch.bfloat16).contiguous(memory_format=LAST)
     layer = dropout.Dropout(0.5)

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from fer_lib.data import Split
+from fer_lib.experiments import EXPERIMENTS
 from fer_lib.preprocess import balance_classes, calc_upsampling_factors, cut_middle, scale_pixels
 from fer_lib.recipe import make_views
 
@@ -42,6 +45,13 @@ def test_the_less_of_a_class_is_recognised_the_more_it_is_upsampled():
     recall = np.array([0.5, 0.8, 0.3, 0.8, 0.4, 0.7, 0.6])
     assert calc_upsampling_factors(recall, 0.5) == (1.3, 1, 1.5, 1, 1.4, 1.1, 1.2)
     assert calc_upsampling_factors(np.full(7, 0.5), 0.5) == (1,) * 7
+
+
+def test_a_class_without_images_is_not_upsampled_and_factors_are_finite_numbers():
+    assert calc_upsampling_factors(np.array([0.5, np.nan, 0.9]), 1.0) == (2.0, 1.0, 1.0)
+    for factor in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValueError, match="upsampling: .*, expected finite factors of at least 0"):
+            replace(EXPERIMENTS["a8_targeted_upsampling"], upsampling=(factor,) * 7)
 
 
 def test_originals_stay_first_and_copies_are_shifted_by_ten_and_clipped():

@@ -111,7 +111,7 @@ def test_teachers_are_asked_once_for_each_batch_of_a_draw():
             return images.flatten(1)[:, :7] * 3
 
     images = torch.rand(4, 1, 3, 3)
-    keeps, forgets = (recipe.Teachers([Network(), Network()], keep) for keep in (True, False))
+    keeps, forgets = (recipe.Teachers([Network(), Network()], keep, []) for keep in (True, False))
     first = keeps.ask(images, 1, 0)
     torch.testing.assert_close(first, (3 * images.flatten(1)[:, :7]).softmax(1))
     assert keeps.ask(torch.zeros_like(images), 1, 0) is first and len(asked) == 2

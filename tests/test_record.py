@@ -89,6 +89,16 @@ def test_a_changed_config_goes_beside_the_published_record(small):
     assert record.read_run(A1, small, 0).results["test_accuracy"] == 0.5
 
 
+def test_what_is_recorded_leaves_no_checkpoint_and_a_folder_without_a_record_is_none(small):
+    work = storage.work_folder(record.find_folder(A1, small.name, 0))
+    work.mkdir(parents=True)
+    (work / "checkpoint.pt").write_text("of the finished run")
+    write(A1, small)
+    assert not (work / "checkpoint.pt").exists()
+    record.find_folder(A1, small.name, 1).mkdir()  # as Snakemake does, before the run is trained
+    assert [run.seed for run in record.read_published_runs(small.name)] == [0]
+
+
 def test_a_new_record_replaces_the_old_one_of_the_same_run(small):
     write(A1, small)
     write(A1, small, accuracy=0.75)

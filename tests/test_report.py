@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from fer_lib.record import WEIGHTS, digest_sources, read_published_runs
+from fer_lib.record import WEIGHTS, digest_sources, list_sources, read_published_runs
 from fer_lib.report import publish
 from tests.conftest import PROJECT
 
@@ -245,6 +245,18 @@ def test_the_readmes_summary_and_the_tables_are_made_from_the_records(published)
         assert f"`{experiment}`" in text
 
 
+def test_nothing_is_published_of_other_data_or_from_other_records(monkeypatch, small):
+    before = (PROJECT / "reports" / "results.csv").read_bytes()
+    monkeypatch.setattr(publish, "find_data", lambda: "a file")
+    monkeypatch.setattr(publish, "load_data", lambda: small)
+    with pytest.raises(SystemExit, match="what is published is of FER2013, and FER_DATA names small"):
+        publish.main()
+    monkeypatch.setattr(publish, "find_data", lambda: None)
+    with pytest.raises(SystemExit, match="made from reports/runs, and FER_RUNS names another folder"):
+        publish.main()
+    assert (PROJECT / "reports" / "results.csv").read_bytes() == before
+
+
 def test_results_csv_holds_every_published_run(published):
     table = pd.read_csv(PROJECT / "reports" / "results.csv")
     expected = [(run.experiment.name, run.seed, run.results["test_accuracy"]) for run in published]
@@ -252,6 +264,8 @@ def test_results_csv_holds_every_published_run(published):
 
 
 def test_the_tables_are_made_from_the_records_and_statements_that_are_there():
+    trials = (PROJECT / "reports" / "sweeps").glob("*/fer2013/*.json")
+    assert set(trials) < set(list_sources(PROJECT / "reports"))
     told = (PROJECT / "reports" / "made_from.txt").read_text().strip()
     assert told == digest_sources(PROJECT / "reports"), "run `make results`"
 

@@ -1,5 +1,7 @@
+import contextlib
 import json
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -65,6 +67,32 @@ def test_a_trial_is_recorded_read_back_and_never_touches_the_test_split(small, m
     ):
         with pytest.raises(storage.RecordError, match="epochs=1.json: damaged or cut short .*; git restore brings"):
             read()
+
+
+def test_of_fer2013_the_grids_trials_count_whatever_else_was_tried(monkeypatch):
+    published = PROJECT / "reports" / "sweeps" / "b1_two_layer" / "fer2013"
+    folder = search.trials_folder("b1_two_layer", "fer2013")
+    shutil.copytree(published, folder)
+    other = {"learning_rate": 0.1, "drop_threshold": 0.0, "kernels": "32-64", "epochs": 4}
+    result = search.read_trial(next(folder.iterdir())) | {"trial": other, "validation_accuracy": 0.25}
+    storage.write_json(folder / f"{search.name_trial(other)}.json", result)
+    assert len(list(folder.iterdir())) == 19 and len(search.read_trials("b1_two_layer")) == 18
+
+
+def test_a_trial_that_another_process_finishes_meanwhile_is_not_trained_again(small, monkeypatch):
+    path = search.trials_folder("b1_two_layer", "small") / f"{search.name_trial(TRIAL)}.json"
+    result = search.run_trial("b1_two_layer", TRIAL, small)
+    content = path.read_text()
+    path.unlink()
+
+    @contextlib.contextmanager
+    def claim(folder):
+        path.write_text(content)
+        yield folder
+
+    monkeypatch.setattr(search, "claim", claim)
+    monkeypatch.setattr(search, "fit", None)
+    assert search.run_trial("b1_two_layer", TRIAL, small) == result
 
 
 PUBLISHED = [family for family in search.list_families() if (PROJECT / "reports" / "runs" / family).exists()]

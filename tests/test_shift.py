@@ -34,5 +34,7 @@ def test_each_seed_is_measured_once_and_lies_in_the_experiments_order(small, mon
     assert list(means.index) == ["layer 2", "layer 3", "layer 4", "layer 5", "all"]
     both = table.query("experiment == 'a2_batchnorm' and layer == '4'")["shift"]
     assert means.loc["layer 2", "A2 Batch norm"] == pytest.approx(np.exp(np.log(both).mean()), abs=1e-3)
+    with pytest.raises(ValueError, match="s16_distilled learns from trained networks"):
+        shift.measure_shifts(EXPERIMENTS["s16_distilled"], small, 0)
     monkeypatch.setattr(shift, "measure_shifts", None)  # a second time nothing is trained
     shift.record_shifts(EXPERIMENTS["a2_batchnorm"], small, 1)

@@ -216,12 +216,34 @@ def test_a_resumed_run_asks_its_teachers_again_and_ends_with_the_same_numbers(
     pd.testing.assert_frame_equal(resumed.history[columns], whole.history[columns], check_exact=True)
 
 
+def test_a_run_begun_with_other_teachers_is_not_gone_on_with(brief, small, interrupt):
+    taught = replace(brief, teachers=("a2_batchnorm",), recipe=Recipe(teaching=0.8))
+    write_teacher("a2_batchnorm", small, [0, 0, 0, 0, 20, 20, 20])
+    interrupt(taught, small, epochs=2)
+    write_teacher("a2_batchnorm", small, [20, 0, 0, 0, 0, 0, 0])
+    with pytest.raises(storage.RecordError, match="begun with other teachers than are at hand.; delete it to start"):
+        train_run(taught, small, seed=0)
+
+
+def test_on_fer2013_every_teacher_must_be_a_published_one(brief, small):
+    dataset = replace(small, name="fer2013")
+    taught = replace(brief, teachers=("a2_batchnorm", "a3_dropout"))
+    write_teacher("a2_batchnorm", dataset, [0, 0, 0, 0, 20, 20, 20])
+    changed = replace(EXPERIMENTS["a3_dropout"], epochs=1)
+    write(changed, dataset, weights=changed.build_model().state_dict())
+    with pytest.raises(FileNotFoundError, match=r"no weights of a3_dropout on fer2013 .* --seed 0 1 2 --retrain makes"):
+        record.find_teachers(taught, dataset)
+    assert len(record.find_teachers(replace(taught, teachers=("a2_batchnorm",)), dataset)) == 1
+
+
 def test_half_the_loss_is_of_what_the_teachers_say(brief, small):
     """Without a step, all but the loss stays: half of it against the labels, half against a teacher's probabilities,
     a third each of three classes."""
     still = replace(brief, learning_rate=1e-12, epochs=1)
     taught = replace(still, teachers=("a2_batchnorm",))
-    with pytest.raises(FileNotFoundError, match="no weights of these on small are at hand; python -m fer_lib.train a2"):
+    with pytest.raises(
+        FileNotFoundError, match="no weights of a2_batchnorm on small are at hand; python -m fer_lib.train a2_batchnorm"
+    ):
         train_run(taught, small, seed=0)
     write_teacher("a2_batchnorm", small, [0, 0, 0, 0, 20, 20, 20])
     train_run(replace(EXPERIMENTS["a2_batchnorm"], epochs=1), small, seed=0)  # not the published one: it does not count

@@ -24,7 +24,7 @@ from fer_lib.loop import find_best
 from fer_lib.record import runs_folder
 from fer_lib.storage import RecordError, claim, read_json, tell_failed_writes, write_json
 from fer_lib.track import MODES, mirror_run
-from fer_lib.train import fit
+from fer_lib.train import fit, wait_for_others
 
 REMEDY = "git restore brings a published trial back; once it is deleted, make search trains it anew"
 SEED = 0  # the seeds of the published runs tell how far a trial's accuracy is chance
@@ -75,14 +75,13 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
     Results: validation_accuracy at the best epoch, best_epoch, epochs."""
     path = trials_folder(family, dataset.name) / f"{name_trial(trial)}.json"
     experiment = configure_trial(family, trial)
-    if path.exists():
-        result = read_trial(path)
-        if result["data"]["fingerprint"] == dataset.fingerprint and experiment.matches(result["config"]):
+    if result := _read_back(path, experiment, dataset):
+        return result
+    with claim(path) as work:
+        if result := _read_back(path, experiment, dataset):  # another process has made it meanwhile
             return result
-        if dataset.name == "fer2013":
-            raise RecordError(path, "the record is of another config or of other data than is asked for", REMEDY)
-    with claim(path) as work, mirror_run(experiment, dataset, SEED, work, wandb_mode) as mirror:
-        fitted = fit(experiment, dataset, SEED, work, mirror)
+        with mirror_run(experiment, dataset, SEED, work, wandb_mode) as mirror:
+            fitted = fit(experiment, dataset, SEED, work, mirror)
         best = fitted.history[find_best(fitted.history) - 1]
         result = {
             "trial": trial,
@@ -97,6 +96,18 @@ def run_trial(family: str, trial: dict, dataset: Dataset, wandb_mode: str = "aut
             write_json(work / "trial.json", result)
             (work / "trial.json").replace(path)  # whole or not at all
     return read_trial(path)
+
+
+def _read_back(path: Path, experiment: Experiment, dataset: Dataset) -> dict | None:
+    """The trial of just this config and data that is on record, or None."""
+    if not path.exists():
+        return None
+    result = read_trial(path)
+    if result["data"]["fingerprint"] == dataset.fingerprint and experiment.matches(result["config"]):
+        return result
+    if dataset.name == "fer2013":
+        raise RecordError(path, "the record is of another config or of other data than is asked for", REMEDY)
+    return None
 
 
 def read_trial(path: Path) -> dict:
@@ -114,13 +125,17 @@ def read_trial(path: Path) -> dict:
 
 
 def read_trials(family: str, data: str = "fer2013") -> pd.DataFrame:
-    """A row a recorded trial: its hyperparameters, validation_accuracy (0-1), best_epoch, epochs, seconds.
+    """A row a recorded trial: its hyperparameters, validation_accuracy (0-1), best_epoch, epochs, seconds; on FER2013,
+    of which the report speaks, those of the grid alone, whatever else was tried.
 
     Where runs are recorded elsewhere (FER_RUNS) and no trial is, the project's own are read. Raises
     FileNotFoundError where there are none either."""
-    rows = []
-    own, published = trials_folder(family, data), PROJECT / "reports" / "sweeps" / family / data
-    for path in sorted(own.glob("*.json")) or sorted(published.glob("*.json")):
+    rows, grid = [], {name_trial(trial) for trial in read_grid(family)}
+    own, published = (
+        [path for path in sorted(folder.glob("*.json")) if data != "fer2013" or path.stem in grid]
+        for folder in (trials_folder(family, data), PROJECT / "reports" / "sweeps" / family / data)
+    )
+    for path in own or published:
         result = read_trial(path)
         columns = ("validation_accuracy", "best_epoch", "epochs")
         seconds = result["environment"]["seconds"]
@@ -161,7 +176,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = vars(parser.parse_args(arguments))
     family, data, mode = (options.pop(name) for name in ("family", "data", "wandb"))
     try:
-        result = run_trial(family, options, load_data(data), mode)
+        dataset = load_data(data)
+        result = wait_for_others(lambda: run_trial(family, options, dataset, mode))
     except (ValueError, RuntimeError, OSError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{family} {name_trial(options)}: validation {result['validation_accuracy']:.1%}")

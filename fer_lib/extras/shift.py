@@ -23,7 +23,7 @@ from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment
 from fer_lib.hardware import choose_hardware
-from fer_lib.loop import make_inputs, make_learner, make_targets, train_one_epoch
+from fer_lib.loop import choose_training_images, make_inputs, make_learner, make_targets, train_one_epoch
 from fer_lib.progress import make_progress_bar
 from fer_lib.record import runs_folder
 from fer_lib.train import check_seeds
@@ -40,12 +40,14 @@ def measure_shifts(experiment: Experiment, dataset: Dataset, seed: int) -> pd.Da
     shift: the distance (Wasserstein's second) between the two normal distributions that have the means and deviations
     of the layer's input channels, in units of the earlier one's deviation: the square root of the sum over channels of
     squared differences of means and of deviations, over the sum of the earlier variances. Without dropout, and with
-    batch norm's running averages, as when the network is judged."""
-    experiment, hardware, split = replace(experiment, epochs=EPOCHS), choose_hardware(), dataset.train
+    batch norm's running averages, as when the network is judged. Raises ValueError for an experiment with teachers."""
+    if experiment.teachers:
+        raise ValueError(f"{experiment.name} learns from trained networks, which are not asked here")
+    hardware, split = choose_hardware(), choose_training_images(experiment, dataset, seed)
     images, targets = hardware.put(split.images), make_targets(experiment, dataset, split).to(hardware.device)
     seen = make_inputs(hardware.put(dataset.validation.images[:IMAGES]), experiment, hardware)
-    rows, before = [], {}
-    with torch.random.fork_rng(), make_progress_bar(experiment, dataset, seed, 0, len(targets)) as bar:
+    rows, before, short = [], {}, replace(experiment, epochs=EPOCHS)
+    with torch.random.fork_rng(), make_progress_bar(short, dataset, seed, 0, len(targets)) as bar:
         torch.manual_seed(seed)
         learner = make_learner(experiment, hardware, len(dataset.classes))
         for epoch in range(1, EPOCHS + 1):

@@ -63,7 +63,7 @@ def collect_evidence(
     `shift.read_shifts`."""
     table = collect_results(runs)
     for further in (summarise_first_gradients(gradients), summarise_shifts(shifts)):
-        table = table.merge(further, how="left", on=["experiment", "seed"])
+        table = table.merge(further, how="left", on=["experiment", "seed"], validate="one_to_one")
     right = {}
     for name, own in group_runs(runs).items():
         for split, truth in labels.items():
@@ -129,8 +129,10 @@ def judge_statements(
 def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidence, confidence: float) -> dict:
     row = {"statement": statement.number, "verdict": "undecided", "confidence": confidence}
     if effect is None:
-        names = [EXPERIMENTS[name].step for name in statement.weights if name not in set(evidence.table["experiment"])]
-        return row | ({"lacks": f"no run of {', '.join(names)} yet"} if names else {})
+        column = statement.quantity.column
+        there = evidence.read_values(column) if column in evidence.table else {}
+        names = [EXPERIMENTS[name].step for name in statement.weights if name not in there]
+        return row | {"lacks": f"no run of {', '.join(names)} yet"}
     low, high = effect.find_interval(confidence)
     row |= {
         "effect": effect.mean,
@@ -142,7 +144,8 @@ def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidenc
     row["images_share"] = effect.images / (effect.seeds + effect.images) if effect.error else 0.0
     measured = evidence.table.dropna(subset=evidence.table.columns.intersection([statement.quantity.column]))
     counts = measured["experiment"].value_counts()
-    row["runs"] = int(sum(counts.get(name, 0) for name in statement.weights))
+    if statement.quantity.column != SETTINGS:  # which no run was needed for
+        row["runs"] = int(sum(counts.get(name, 0) for name in statement.weights))
     if row["verdict"] == "undecided":
         row["detectable"] = _find_detectable(effect, confidence)
         if statement.quantity.column != SETTINGS:

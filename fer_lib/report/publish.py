@@ -20,7 +20,7 @@ from fer_lib.extras.explore import collect_facts, list_subsets
 from fer_lib.extras.shift import read_shifts
 from fer_lib.loop import measure_first_gradients
 from fer_lib.reading.votes import load_votes
-from fer_lib.record import Run, digest_sources, group_runs, read_published_runs
+from fer_lib.record import Run, digest_sources, group_runs, read_published_runs, runs_folder
 from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, read_bench
 from fer_lib.report.judge import judge_claims, list_measured, try_method
 from fer_lib.report.template import fill_in
@@ -96,7 +96,7 @@ SHOWN_BESIDE = ["a2b_unscaled"]
 def write_verdicts(runs: list[Run], dataset: Dataset) -> None:
     """Write reports/gradients.csv and, from it and all published runs, reports/verdicts.csv and reports/method.json."""
     tables, groups = [], group_runs(runs)
-    for name in [*list_measured(read_claims()[1]), *SHOWN_BESIDE]:
+    for name in dict.fromkeys([*list_measured(read_claims()[1]), *SHOWN_BESIDE]):
         seeds = [run.seed for run in groups.get(name, ())]
         tables.append(measure_first_gradients(EXPERIMENTS[name], dataset, seeds).rename_axis("seed").reset_index())
         tables[-1].insert(0, "experiment", name)
@@ -109,14 +109,20 @@ def write_verdicts(runs: list[Run], dataset: Dataset) -> None:
 
 
 def main() -> None:
+    dataset = None if find_data() is None else load_data()
+    if dataset is not None and dataset.name != "fer2013":
+        raise SystemExit(
+            f"what is published is of FER2013, and FER_DATA names {dataset.name}: name FER2013's file, or leave it out"
+        )
+    if runs_folder() != PROJECT / "reports" / "runs":
+        raise SystemExit("what is published is made from reports/runs, and FER_RUNS names another folder: leave it out")
     runs = read_published_runs()
     table = collect_results(runs).round(6)  # as the records; further digits are those of the order of sums
     table.to_csv(REPORTS / "results.csv", index=False, lineterminator="\n")
-    if find_data() is None:
+    if dataset is None:
         print("what needs FER2013 stays as it was in reports/ (set FER_DATA): verdicts, gradients, confusions, facts")
     else:
-        dataset, whole = load_data(), choose_runs()
-        labels, votes = dataset.test.labels, load_votes(dataset)
+        whole, labels, votes = choose_runs(), dataset.test.labels, load_votes(dataset)
         write_verdicts(runs, dataset)
         counts = "".join(f',\n"{name}": {matrix}' for name, matrix in count_confusions(whole, labels).items())
         (REPORTS / "confusions.json").write_text("{" + counts.removeprefix(",") + "\n}\n")
