@@ -48,7 +48,9 @@ class Quantity:
             return "—"
         if self.unit == "points":
             return format_number(100 * value, sign=sign)
-        return f"×{np.format_float_positional(np.exp(value), 3, fractional=False, trim='-')}"
+        factor = np.exp(value)
+        digits = 1 - int(np.floor(np.log10(factor)))  # two that count: no factor here is known any better
+        return f"×{round(factor, digits):.{max(digits, 0)}f}"
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,10 @@ class Statement:
 
     @property
     def contrast(self) -> str:
-        """Which steps are compared, in words: "A4, A5 − A3, A5b"."""
+        """Which steps are compared, in words: "A2 − A1b", "mean of A4, A5 − mean of A3, A5b", "2 × (...)"."""
         sides = [", ".join(EXPERIMENTS[name].step for name in names) for names in (self.after, self.before)]
-        return " − ".join(side for side in sides if side)
+        words = " − ".join(f"mean of {side}" if "," in side else side for side in sides if side)
+        return words if self.times == 1 else f"{self.times:g} × ({words})"
 
     def judge(self, low: float, high: float) -> str:
         """The verdict that an interval gives, by the rules at the head of reports/claims.yaml."""
@@ -182,15 +185,17 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
     """What would decide an undecided statement, in a sentence."""
     if pd.isna(verdict["effect"]):
         return f"{statement.number}: {verdict['lacks']}."
-    shown = statement.quantity.format(verdict["detectable"], sign=False)
-    words = f"these runs would have shown an effect of {shown} or more"
+    quantity = statement.quantity
+    unit = " points" if quantity.unit == "points" else ""
+    shown, measured = (quantity.format(verdict["detectable"], sign=False), quantity.format(verdict["effect"]))
+    found = f"{statement.number}: an effect of {shown}{unit} or more would have been found four times in five"
     if statement.quantity.column == SETTINGS:
-        return f"{statement.number}: {words}; more settings of the searches would have to decide it, seeds cannot."
+        return f"{found}; more settings of the searches would have to decide it, seeds cannot."
     if pd.isna(verdict["seeds_needed"]):
         fate = "no number of seeds decides it on these images"
     else:
-        fate = f"{verdict['seeds_needed']:.0f} seeds of each would decide it four times in five"
-    return f"{statement.number}: {words}; if it is what was measured, {fate}."
+        fate = f"{verdict['seeds_needed']:.0f} seeds of each experiment decide it as often"
+    return f"{found}; if the true one is the {measured}{unit} measured, {fate}."
 
 
 def tally_verdicts(verdicts: pd.DataFrame) -> str:

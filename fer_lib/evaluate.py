@@ -1,6 +1,6 @@
 """Recorded runs compared: means and differences with their intervals, and tables of runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def measure_gradients(run) -> dict[str, float]:
     log_gradient_peak, of the norm over all layers, in the epoch where it is largest;
     log_gradient_spread, of the largest layer's norm over the smallest's, in the median epoch;
     log_gradient_of_layer_1, of the first layer's norm in the median epoch."""
-    norms = run.history.filter(like="gradient_norm/").to_numpy()
+    norms = run.history.filter(regex="^gradient_norm/.*weight").to_numpy()  # not an attention's positions
     if not norms.size:
         return {}
     return {
@@ -134,7 +134,8 @@ SUMMARY = {
     "validation_accuracy": "validation (%)",
     "test_accuracy": "test (%)",
     "test_macro_f1": "test macro F1 (%)",
-    "last_train_accuracy": "train, last epoch (%)",
+    "last_train_accuracy": "train, on the way, last epoch (%)",
+    "last_train_accuracy_clean": "train, untouched, last epoch (%)",
     "last_validation_accuracy": "validation, last epoch (%)",
 }
 
@@ -161,29 +162,48 @@ def compare_runs(before: list, after: list, metric: str) -> Effect:
     Its 95% interval is from how far runs of one experiment lie apart in the whole family of these experiments, as far
     as they are published runs, else among these runs alone (see `statistics.moderate_variances`), so a single run has
     one too."""
-    kin, names = {}, []
+    values, families = {}, {}
     for side, runs in (("before", before), ("after", after)):
-        kin |= _read_family(runs[0], metric) if _is_published(runs[0]) else {}
-        names.append(runs[0].experiment.name if _is_published(runs[0]) else side)
-    values = [collect_results(runs)[metric] for runs in (before, after)]
-    return compare_values(values[0], values[1], kin, names)
+        published = _is_published(runs[0])
+        name = runs[0].experiment.name
+        own = {name if published and name not in values else side: collect_results(runs)[metric]}
+        family = families.setdefault(runs[0].experiment.family, {})
+        family |= (_read_family(runs[0], metric) if published else {}) | own
+        values |= own
+    return _compare(values, families.values())
 
 
-def compare_values(before, after, kin: Mapping | None = None, names=("before", "after")) -> Effect:
-    """The difference of two means, of one value a run each, not paired, with its 95% interval.
+def compare_values(before: Sequence[float], after: Sequence[float]) -> Effect:
+    """The difference of two means, of one value a run each, not paired, with its 95% interval; both scatter alike, as
+    far as can be seen."""
+    values = {"before": before, "after": after}
+    return _compare(values, [values])
 
-    kin: {experiment: one value a run} of experiments that scatter alike; names: what the two are called there."""
-    values = dict(zip(names, (before, after)))
-    return estimate_contrast({names[0]: -1.0, names[1]: 1.0}, values, moderate_variances(values | dict(kin or {})))
+
+def _compare(values: Mapping, families: Iterable[Mapping]) -> Effect:
+    """The difference of the two means, the variance of each known from all of its family."""
+    before, after = values
+    scatters = {name: scatter for family in families for name, scatter in moderate_variances(family).items()}
+    return estimate_contrast({before: -1.0, after: 1.0}, values, scatters)
 
 
-def describe_change(before: list, after: list) -> str:
-    """A sentence, in Markdown: what one step changes over another in accuracy, with 95% intervals."""
-    changes = [compare_runs(before, after, f"{split}_accuracy").format(sign=True) for split in ("validation", "test")]
-    return (
-        f"From {before[0].experiment.label} to {after[0].experiment.label} validation accuracy changes by "
-        f"**{changes[0]} points**, test accuracy by **{changes[1]}**."
+def describe_changes(*pairs: tuple[list, list]) -> str:
+    """In Markdown: what steps change in accuracy over others, with 95% intervals, a line each, and what these are of.
+
+    pairs: the runs of the step before and of the step."""
+    lines = []
+    for before, after in pairs:
+        changes = [compare_runs(before, after, f"{name}_accuracy").format(sign=True) for name in ("validation", "test")]
+        lines.append(
+            f"- From {before[0].experiment.label} to {after[0].experiment.label} validation accuracy changes by "
+            f"**{changes[0]} points**, test accuracy by **{changes[1]}**."
+        )
+    known = (
+        "in the whole family of experiments; a table's rests on the runs of one step, and its width is largely chance"
+        if any(_is_published(runs[0]) for pair in pairs for runs in pair)
+        else "of each of these steps"
     )
+    return "\n".join([*lines, "", f"(± is half a 95% interval, by how far runs lie apart {known}.)"])
 
 
 def _is_published(run) -> bool:
@@ -202,7 +222,7 @@ def _tabulate_family(folder: Path, family: str) -> pd.DataFrame:
 
 
 def summarise_costs(groups: list[list]) -> pd.DataFrame:
-    """What each experiment costs and gains on validation over the first, a row each.
+    """What an image costs in each experiment, and what it gains on validation over the first, a row each.
 
     "multiply-adds (M) per point" is empty where the gain is not clear of zero, and left out if none is."""
     first, rows, costs = groups[0], {}, tabulate_costs(sum(groups, []))
@@ -213,12 +233,9 @@ def summarise_costs(groups: list[list]) -> pd.DataFrame:
         per_point = (work - start) / 1e6 / (100 * gain.mean) if runs is not first and gain.low > 0 else None
         cost = costs.loc[runs[0].experiment.name]
         rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = {
-            "parameters": f"{runs[0].results['parameters']:,}",
             "multiply-adds an image (M)": f"{work / 1e6:.1f}",
             "training images/s": f"{cost['typical_speed']:,.0f}{cost['note']}",
-            "minutes a run": f"{cost['typical_minutes']:.1f}{cost['note']}",
-            "validation (%)": estimate_mean([run.results["validation_accuracy"] for run in runs]).format(),
-            "gain (points)": "" if runs is first else gain.format(sign=True),
+            f"validation, over {first[0].experiment.step} (points)": "" if runs is first else gain.format(sign=True),
             "multiply-adds (M) per point": "" if per_point is None else f"{per_point:.1f}",
         }
     table = pd.DataFrame.from_dict(rows, orient="index")

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -9,11 +10,11 @@ from scipy import stats
 
 from fer_lib import claims
 from fer_lib.claims import QUESTIONS, VERDICTS, Quantity, Statement, read_claims, read_verdicts
-from fer_lib.evaluate import collect_results
+from fer_lib.evaluate import collect_results, compare_runs
 from fer_lib.extras.shift import read_shifts
-from fer_lib.record import read_first_gradients, read_published_runs
+from fer_lib.record import group_runs, read_first_gradients, read_published_runs
 from fer_lib.report import judge
-from fer_lib.statistics import Effect
+from fer_lib.statistics import Effect, weigh
 from tests.conftest import PROJECT, needs_fer2013
 
 ACCURACY = Quantity("validation_accuracy", "points", 0.01, "validation accuracy")
@@ -109,8 +110,11 @@ def test_statements_are_judged_with_what_would_decide_the_undecided():
     row = table.loc["X.1"]
     assert row["detectable"] > row["effect"] and row["seeds_needed"] > 3
     told = claims.describe_undecided(small, row)
-    assert f"{row['seeds_needed']:.0f} seeds of each would decide it four times in five" in told
+    assert f"; if the true one is the +0.7 points measured, {row['seeds_needed']:.0f} seeds of each" in told
     assert claims.describe_undecided(unknown, table.loc["X.2"]) == "X.2: no run of A4 yet."
+    lacking = replace(small, quantity=Quantity("log_shift", "times", 0.2, "shift"))  # runs, but none that has it
+    row = judge.judge_statements([clear, lacking], make_evidence(shares), {}).iloc[1]
+    assert claims.describe_undecided(lacking, row).startswith("X.1: no run of A3, A2 yet")
     more = {name: np.tile(values, 30) + np.tile([0, 1e-4, -1e-4], 30) for name, values in shares.items()}
     table = judge.judge_statements([small], make_evidence(more), {})
     assert table["verdict"].tolist() == ["too small to matter"]  # two thirds of a point, in ninety runs
@@ -175,6 +179,14 @@ def published(monkeypatch):
 def test_every_statement_has_a_verdict_on_record():
     verdicts = read_verdicts()
     assert set(verdicts.index) == NUMBERS and set(verdicts["verdict"]) <= set(VERDICTS)
+
+
+def test_a_step_over_one_of_another_family_has_one_interval_wherever_it_is_told(published):
+    runs = group_runs(published)
+    before, after = "b3_three_layer_resnet", "s1_deeper"
+    told = compare_runs(runs[before], runs[after], "validation_accuracy")
+    judged = judge.Evidence(collect_results(published), {}).estimate(weigh([after], [before]), "validation_accuracy")
+    assert (told.mean, told.seeds) == pytest.approx((judged.mean, judged.seeds)) and told.freedom == judged.freedom
 
 
 def test_the_method_finds_no_difference_where_there_is_none(published):

@@ -18,7 +18,7 @@ from fer_lib.costs import (
 from fer_lib.evaluate import (
     compare_runs,
     describe_aim,
-    describe_change,
+    describe_changes,
     measure_course,
     measure_gradients,
     tabulate_views,
@@ -86,11 +86,14 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 
 
 def test_gradients_are_measured_as_logarithms():
-    """Norms (3, 4) and (6, 2): over all layers 5 and 6.3; the largest over the smallest 4/3 and 3."""
-    history = pd.DataFrame({"epoch": [1, 2], "gradient_norm/a": [3, 6], "gradient_norm/b": [4, 2]})
+    """Norms (3, 4) and (6, 2): over all layers 5 and 6.3; the largest over the smallest 4/3 and 3. An attention's
+    positions are no layer."""
+    norms = {"gradient_norm/places": [9, 9], "gradient_norm/a.weight": [3, 6], "gradient_norm/b.in_proj_weight": [4, 2]}
+    history = pd.DataFrame({"epoch": [1, 2]} | norms)
     measured = measure_gradients(SimpleNamespace(history=history))
     assert np.exp(measured["log_gradient_peak"]) == pytest.approx(40**0.5)
     assert np.exp(measured["log_gradient_spread"]) == pytest.approx((4 / 3 * 3) ** 0.5)
+    assert measured["log_gradient_of_layer_1"] == pytest.approx(np.log([3, 6]).mean())
     assert measure_gradients(SimpleNamespace(history=history[["epoch"]])) == {}
 
 
@@ -127,7 +130,7 @@ def test_runs_that_are_not_published_are_compared_by_their_own_scatter_unpaired(
     change = compare_runs(before, after, "validation_accuracy")
     expected = stats.ttest_ind([0.60, 0.58, 0.56], [0.50, 0.52, 0.54]).confidence_interval()
     assert change.mean == pytest.approx(0.06) and (change.low, change.high) == pytest.approx(expected)
-    assert "From A1 to A2 validation accuracy changes by **+6.0 ± 4.5 points**" in describe_change(before, after)
+    assert "From A1 to A2 validation accuracy changes by **+6.0 ± 4.5 points**" in describe_changes((before, after))
 
 
 def test_published_runs_are_compared_by_the_scatter_of_their_family(monkeypatch):

@@ -153,7 +153,8 @@ def test_costs_are_told_beside_the_gain_and_per_point_only_where_there_is_one(ru
     before, after = runs
     table = summarise_costs([before, after])
     assert table["multiply-adds an image (M)"].tolist() == ["22.5", "22.5"]
-    assert table["gain (points)"].iloc[0] == "" and " ± " in table["gain (points)"].iloc[1]
+    gains = table["validation, over A1 (points)"]
+    assert gains.iloc[0] == "" and " ± " in gains.iloc[1]
     results = [{**run.results, "validation_accuracy": run.results["validation_accuracy"] + 0.1} for run in before]
     better = [replace(run, results=result) for run, result in zip(after, results)]
     assert summarise_costs([before, better])["multiply-adds (M) per point"].tolist() == ["", "0.0"]

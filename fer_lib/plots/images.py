@@ -147,8 +147,8 @@ def plot_balancing(before: Split, after: Split) -> Figure:
     axes.legend(ncols=2, loc="lower right", framealpha=1)
     return set_title(
         figure,
-        f"Balancing takes the training split from {len(before):,} to {len(after):,} images; each "
-        f"{before.classes[most]} face is seen {times[most]:.0f} times",
+        f"Copies take the training split from {len(before):,} to {len(after):,} images; {before.classes[most]} "
+        f"has {times[most]:.1f} times as many as before",
         before.data,
     )
 
@@ -202,7 +202,7 @@ def plot_blurring(face: np.ndarray, means: dict[str, np.ndarray]) -> Figure:
     return draw_images(
         np.stack([face, *means.values()]),
         titles,
-        f"Of the three, {strongest} smears the features most: {lost[strongest]:.0%} of their contrast is lost",
+        f"Of the three, {strongest} smears most: {lost[strongest]:.0%} of the contrast mid-picture is lost",
         limits=(0, 255),
     )
 

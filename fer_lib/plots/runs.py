@@ -50,7 +50,7 @@ def plot_curves(before: list, after: list) -> Figure:
     gaps = [estimate_mean(collect_results(runs)["last_gap"]) for runs in (before, after)]
     return set_title(
         figure,
-        f"At the end of training the gap to validation is {gaps[0].format()} points for "
+        f"Gap from training, on the way, to validation at the last epoch: {gaps[0].format()} points for "
         f"{before[0].experiment.step}, {gaps[1].format()} for {after[0].experiment.step}",
         before[0].data,
     )
@@ -133,24 +133,22 @@ def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure
     groups: the runs of each step, whose geometric means are drawn; first: for each step the norms
     before any training, of `loop.measure_first_gradients`, drawn at epoch 0."""
     figure, panels = make_figure(1, len(groups), figsize=(WIDTH, 3.8), sharey=True, squeeze=False)
-    totals = []
+    grown = []
     for axes, runs, start in zip(panels[0], groups, first, strict=True):
         norms = _mean_norms(runs, start)
         for (layer, values), colour in zip(norms.items(), sns.color_palette("viridis", norms.shape[1])):
             axes.plot(values.iloc[1:], color=colour, label=layer, linewidth=1.6)
             axes.plot(values.iloc[:2], ":o", color=colour, markersize=4, markevery=[0])
-        whole = np.sqrt((norms**2).sum(axis=1))
-        norm = np.format_float_positional(whole[0], 2, fractional=False, trim="-")
-        totals.append(f"{norm} in {runs[0].experiment.step}")
+        ends = [np.format_float_positional(norm, 2, fractional=False, trim="-") for norm in norms.iloc[[0, -1], 0]]
+        grown.append(f"{ends[0]} to {ends[1]} in {runs[0].experiment.step}")
         axes.set_yscale("log")
         axes.set_title(name_step(runs[0]).replace(", ", ",\n"), fontsize=8)
         axes.set_xlabel("epoch (● first batch)", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panels[0, 0].set_ylabel("gradient norm, mean over batches")
+    panels[0, 0].set_ylabel("gradient norm, geometric mean over runs")
     panels[0, -1].legend(fontsize=7)
-    return set_title(
-        figure, f"The first batch's gradient has a norm, over all layers, of {join_names(totals)}", groups[0][0].data
-    )
+    told = f"The first layer's gradient, from the first batch to the last epoch drawn: {join_names(grown)}"
+    return set_title(figure, told, groups[0][0].data)
 
 
 def _mean_norms(runs: list, start: pd.DataFrame) -> pd.DataFrame:
@@ -222,7 +220,7 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         panels[1].hlines(place, low, high, color=colour, linewidth=2)
     panels[1].axvline(0, color="black", linewidth=0.8)
     panels[0].set(xlabel="recall", yticks=places, yticklabels=after[0].classes)
-    panels[1].set_xlabel("change of recall in points, with interval over seeds")
+    panels[1].set_xlabel("change of recall in points; intervals allow for all classes")
     show_percent(panels[0].xaxis)
     show_points(panels[1].xaxis)
     panels[0].invert_yaxis()
@@ -231,12 +229,10 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         [name for name, change in zip(after[0].classes, changes) if test(*change)]
         for test in (lambda _, low, high: low > 0, lambda _, low, high: high < 0)
     )
-    return set_title(
-        figure,
-        f"{split.capitalize()} recall of {after[0].experiment.step}: better for {join_names(won)}, "
-        f"worse for {join_names(lost)} (interval clear of zero)",
-        before[0].data,
-    )
+    told = f"better for {join_names(won)}, worse for {join_names(lost)}, beyond chance"
+    if not won and not lost:
+        told = "changed for no class by more than chance"
+    return set_title(figure, f"{split.capitalize()} recall of {after[0].experiment.step}: {told}", before[0].data)
 
 
 def _estimate_recall_changes(before: np.ndarray, after: np.ndarray) -> list[tuple[float, float, float]]:

@@ -47,12 +47,12 @@ def plot_search_interactions(trials: pd.DataFrame) -> Figure:
             table, vmin=accuracy.min(), vmax=accuracy.max(), cmap="Blues", annot=True, fmt=".1f",
             annot_kws={"fontsize": 8}, cbar=False, ax=axes,
         )  # fmt: skip
-        axes.set_title("validation accuracy in percent, mean over the third", fontsize=8)
+        axes.set_title("validation accuracy in percent, mean over the rest", fontsize=8)
         axes.set(xlabel=HYPERPARAMETERS[name], ylabel="learning rate")
         axes.tick_params(axis="y", rotation=0)
     best = trials.loc[trials["validation_accuracy"].idxmax()]
     chosen = ", ".join(f"{label} {best[name]}" for name, label in HYPERPARAMETERS.items())
-    return set_title(figure, f"Best of all: {chosen}, with {accuracy.max():.1f}%")
+    return set_title(figure, f"The best single trial, {chosen}, has {accuracy.max():.1f}%; drawn are means")
 
 
 def plot_search_budget(trials: pd.DataFrame) -> Figure:
@@ -63,7 +63,7 @@ def plot_search_budget(trials: pd.DataFrame) -> Figure:
     expected = chances @ accuracy
     low, high = (accuracy[(chances.cumsum(1) >= share - 1e-9).argmax(1)] for share in (0.1, 0.9))
     figure, axes = make_figure(figsize=(WIDTH, 3.4))
-    axes.fill_between(counts, low, high, color=AFTER, alpha=0.2, label="eight draws of ten lie here")
+    axes.fill_between(counts, low, high, color=AFTER, alpha=0.2, label="eight such draws in ten")
     axes.plot(counts, expected, color=AFTER, label="expected")
     axes.set(xlabel="trials", ylabel="best validation accuracy")
     show_percent(axes.yaxis)
