@@ -145,7 +145,7 @@ def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure
         axes.set_title(name_step(runs[0]).replace(", ", ",\n"), fontsize=8)
         axes.set_xlabel("epoch (● first batch)", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panels[0, 0].set_ylabel("gradient norm, geometric mean over runs")
+    panels[0, 0].set_ylabel("gradient norm, mean of runs")
     panels[0, -1].legend(fontsize=7)
     told = f"The first layer's gradient, from the first batch to the last epoch drawn: {join_names(grown)}"
     return set_title(figure, told, groups[0][0].data)
