@@ -19,6 +19,7 @@ from fer_lib import data, plots, record, train
 from fer_lib.data import DataError, load_data
 from fer_lib.dataset import Content
 from fer_lib.experiments import EXPERIMENTS
+from fer_lib.preprocess import balance_classes
 from fer_lib.reading.faces import draw_faces
 from fer_lib.reading.pictures import read_heif
 from fer_lib.reading.splitting import complete_splits, name_classes
@@ -432,9 +433,9 @@ def test_every_network_has_as_many_answers_as_there_are_classes(name):
 def test_classes_are_balanced_by_their_own_number(own):
     dataset = load(own)
     with pytest.raises(ValueError, match="7 factors, and the data has 8 classes"):
-        train.balance_classes(dataset.train, EXPERIMENTS["a8_targeted_upsampling"].upsampling)
+        balance_classes(dataset.train, EXPERIMENTS["a8_targeted_upsampling"].upsampling)
     uneven = replace(dataset.train, labels=np.zeros(64, np.int64))
-    assert len(train.balance_classes(uneven)) == 64
+    assert len(balance_classes(uneven)) == 64
 
 
 def test_a_notebook_of_one_step_runs_on_it_and_says_so(own, tmp_path):
