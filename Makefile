@@ -19,9 +19,9 @@ PYTHON ?= python3
 CORES ?= 2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONWARNINGS := ignore::DeprecationWarning
-SNAKEMAKE = python -m fer_lib.extras.workflow --rerun-triggers mtime params --show-failed-logs
+SNAKEMAKE = python -m fer_lib.extras.workflow
 HERE = --cores $(CORES)
-THERE = $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),$(HERE))
+THERE = $(if $(PROFILE),--profile profiles/$(PROFILE),$(HERE))
 
 .PHONY: report site full search publish results onnx bench check test lint suite crash lock
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,12 +42,13 @@ rule search:
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a target of the Snakefile above in a process group of its own."""
+    """Start a target of the Snakefile above, by the project's profile, in a process group of its own."""
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    shutil.copytree(PROJECT / "profiles/default", tmp_path / "profiles/default")
 
     def begin(target):
         return subprocess.Popen(
-            [sys.executable, "-m", "fer_lib.extras.workflow", "--show-failed-logs", "--cores", "1", target],
+            [sys.executable, "-m", "fer_lib.extras.workflow", "--cores", "1", target],
             cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PROJECT)}, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which nohup would have it ignore

@@ -16,10 +16,9 @@ from pathlib import Path
 CHATTER = re.compile(
     r"Assuming unrestricted|Building DAG|Using shell|Select jobs|Execute \d|Complete log|Elapsed time|"
     r"--keep-incomplete mode|Cleaning up SLURM log|Provided [\w ]+:|Rules claiming|SLURM run ID|"
-    r"\d+ of \d+ steps|Using workflow specific profile|\[\w{3} \w{3} |\s*$"
+    r"\d+ of \d+ steps|Using .*profile|\[\w{3} \w{3} |\s*$"
 )
-# A training killed after its record was written has made it whole: Snakemake would delete the half that it knows of.
-OPTIONS = ["--nolock", "--rerun-incomplete", "--keep-incomplete", "--quiet", "host", "reason"]
+OPTIONS = ["--nolock", "--quiet", "host", "reason"]  # beside those of profiles/default/, which plain snakemake has too
 RECORDS = {"runs": "runs", "search": "trials"}  # made by targets that only gather them, and are no step themselves
 
 
