@@ -194,7 +194,7 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
     if pd.isna(verdict["seeds_needed"]):
         fate = "no number of seeds decides it on these images"
     else:
-        fate = f"{verdict['seeds_needed']:.0f} seeds of each experiment decide it as often"
+        fate = f"{verdict['seeds_needed']:.0f} seeds of each experiment decide it four times in five too"
     return f"{found}; if the true one is the {measured}{unit} measured, {fate}."
 
 

@@ -8,7 +8,7 @@ from fer_lib.data import load_votes
 from fer_lib.evaluate import tabulate_view_gains
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.ensemble import group_candidates, tabulate_pools
-from fer_lib.extras.explore import collect_facts, list_subsets
+from fer_lib.extras.explore import collect_facts, list_choices, list_subsets
 from fer_lib.record import read_published_runs
 from fer_lib.report import compare
 from fer_lib.report.compare import count_confusions
@@ -144,6 +144,7 @@ def test_the_facts_on_record_are_those_of_the_data(published, fer2013):
     assert facts.pop("accuracies") == compare.judge_subsets(runs, fer2013.test.labels, subsets)
     labels = {"validation": fer2013.validation.labels, "test": fer2013.test.labels}
     assert facts.pop("mirrored") == compare.judge_mirrored(runs, labels)
+    assert facts.pop("voted") == compare.judge_voted(fer2013.test.labels, list_choices(fer2013, votes))
     assert facts.pop("ensembles") == tabulate_pools(group_candidates(runs), labels).to_dict("index")
     assert facts == collect_facts(fer2013, votes)
 

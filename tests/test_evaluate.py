@@ -28,6 +28,7 @@ from fer_lib.extras.reliability import (
     choose_temperature,
     estimate_matched_accuracy,
     tabulate_calibration,
+    tabulate_judges,
     tabulate_sides,
     tabulate_subset_changes,
     tabulate_subsets,
@@ -220,6 +221,17 @@ def test_what_changes_on_parts_of_the_split_and_whose_side_is_taken():
     sides = tabulate_sides([[before], [after]], LABELS, choices)
     assert sides.loc["A1 Baseline"].tolist() == ["2", "50.0", "50.0"]
     assert sides.loc["A2 Batch norm"].tolist() == ["2", "100.0", "0.0"]
+
+
+def test_a_network_is_judged_by_the_label_and_by_the_taggers():
+    labelled = SimpleNamespace(logits={"test": np.eye(7)[LABELS]}, experiment=EXPERIMENTS["s5_averaging"])
+    choices = np.array([0, 0, 1, 4, 1, -1])  # two of five are not the label, one image has no choice
+    voted = SimpleNamespace(logits={"test": np.eye(7)[[0, 0, 1, 4, 1, 5]]}, experiment=EXPERIMENTS["v1_votes"])
+    table = tabulate_judges([[labelled] * 2, [voted] * 2], LABELS, choices)
+    assert table["images"].tolist() == ["6", "5", "5"]
+    assert table["S5 (%)"].tolist() == ["100.0 ± 0.0", "100.0 ± 0.0", "60.0 ± 0.0"]
+    assert table["V1 (%)"].tolist() == ["50.0 ± 0.0", "60.0 ± 0.0", "100.0 ± 0.0"]
+    assert table["S5 to V1 (points)"].tolist() == ["−50.0 ± 0.0", "−40.0 ± 0.0", "+40.0 ± 0.0"]
 
 
 def test_accuracy_on_parts_of_the_test_split():

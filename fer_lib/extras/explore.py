@@ -149,6 +149,11 @@ def measure_agreement(dataset: Dataset, votes: pd.DataFrame) -> pd.DataFrame:
     return table.assign(agrees=table["choice"] == table["label"])
 
 
+def list_choices(dataset: Dataset, votes: pd.DataFrame) -> np.ndarray:
+    """What most taggers chose on each test image, int (N,): `choice` of `measure_agreement`."""
+    return measure_agreement(dataset, votes).query("split == 'test'")["choice"].to_numpy()
+
+
 @torch.inference_mode()
 def calc_mean_attention(model: AttentionCNN, split: Split) -> np.ndarray:
     """The mean over each class's images of how much each place of the map is looked at: float (7, side, side),

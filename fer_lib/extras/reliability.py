@@ -68,6 +68,27 @@ def tabulate_sides(groups: list[list], labels: np.ndarray, choices: np.ndarray) 
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def tabulate_judges(groups: list[list], labels: np.ndarray, choices: np.ndarray) -> pd.DataFrame:
+    """Test accuracy of two steps, plain, as FER2013's label and as most taggers judge it, in percent with 95% intervals
+    over the seeds, and what lies between the two, in points: a row a judge.
+
+    groups: the runs of the one and of the other; labels, choices as of `tabulate_sides`."""
+    chosen = choices >= 0
+    judges = {
+        "FER2013's label": (labels, labels >= 0),
+        "FER2013's label, where most taggers chose one of the seven": (labels, chosen),
+        "what most taggers chose, on the same images": (choices, chosen),
+    }
+    before, after = (runs[0].experiment.label for runs in groups)
+    rows = {}
+    for name, (truth, images) in judges.items():
+        right = [[calc_accuracy(run.logits["test"][images], truth[images]) for run in runs] for runs in groups]
+        rows[name] = {"images": f"{images.sum():,}"}
+        rows[name] |= {f"{step} (%)": estimate_mean(own).format() for step, own in zip((before, after), right)}
+        rows[name][f"{before} to {after} (points)"] = compare_values(*right).format(sign=True)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def estimate_calibration(logits: list[np.ndarray], labels: np.ndarray, temperature: float = 1.0) -> Effect:
     """The calibration error over several networks' logits (N, 7) of the same images, at one temperature."""
     return estimate_mean([calc_calibration_error(calc_probabilities(one, temperature), labels) for one in logits])

@@ -19,6 +19,7 @@ from fer_lib.extras.reliability import (
     estimate_accuracy,
     estimate_calibration,
     estimate_matched_accuracy,
+    tabulate_judges,
 )
 from fer_lib.metrics import calc_confusion
 from fer_lib.models import count_multiply_adds, count_parameters
@@ -68,6 +69,13 @@ def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.nda
         told[name] = {words: estimate_accuracy(group, labels, chosen).format() for words, chosen in subsets.items()}
         told[name]["alike"] = estimate_matched_accuracy(group, labels, copied, others, kinds).format()
     return told
+
+
+def judge_voted(labels: np.ndarray, choices: np.ndarray) -> dict[str, dict[str, str]]:
+    """S5, and V1, which is S5 but for having learnt FER+'s votes, as FER2013's label and as most taggers judge them:
+    by judge the rows of `reliability.tabulate_judges`, which has the arguments too."""
+    groups = choose_groups(["s5_averaging", "v1_votes"])
+    return tabulate_judges(list(groups.values()), labels, choices).to_dict("index")
 
 
 def judge_mirrored(runs: list[Run], labels: dict[str, np.ndarray]) -> dict[str, dict]:

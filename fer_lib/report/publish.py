@@ -16,12 +16,12 @@ from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.evaluate import collect_results, format_markdown
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.ensemble import group_candidates, tabulate_pools
-from fer_lib.extras.explore import collect_facts, list_subsets
+from fer_lib.extras.explore import collect_facts, list_choices, list_subsets
 from fer_lib.extras.shift import read_shifts
 from fer_lib.loop import measure_first_gradients
 from fer_lib.reading.votes import load_votes
 from fer_lib.record import Run, digest_sources, group_runs, read_published_runs, runs_folder
-from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, read_bench
+from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, judge_voted, read_bench
 from fer_lib.report.judge import judge_claims, list_measured, try_method
 from fer_lib.report.template import fill_in
 from fer_lib.statistics import estimate_mean
@@ -133,6 +133,7 @@ def main() -> None:
             facts["accuracies"] = judge_subsets(whole, labels, list_subsets(dataset, votes))
             both = {"validation": dataset.validation.labels, "test": labels}
             facts["mirrored"] = judge_mirrored(whole, both)
+            facts["voted"] = judge_voted(labels, list_choices(dataset, votes))
             facts["ensembles"] = tabulate_pools(group_candidates(whole), both).to_dict("index")
             facts = json.dumps(facts, indent=2, ensure_ascii=False)
             (REPORTS / "facts.json").write_text(facts + "\n")

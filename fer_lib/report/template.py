@@ -121,7 +121,7 @@ class Records:
         return _format_table(compare.tabulate_climb(self._all_runs), widths)
 
     def show_experiments(self, reports: str) -> str:
-        """Every experiment of some reports ("A", "B"; "D" the dispute, "S" beyond both) in a table."""
+        """Every experiment of some reports ("A", "B"; "D" the dispute, "S" beyond both, "V" the votes) in a table."""
         table = compare.tabulate_experiments([run for run in self._all_runs if run.experiment.report in reports])
         widths = dict.fromkeys(table.columns, 10) | {"runs": 5, "parameters": 11}
         return _format_table(table.reset_index(names="step"), {"step": 24} | widths)
