@@ -72,7 +72,8 @@ def make_figure(*args, **kwargs):
 def set_title(figure: Figure, text: str, data: str = "fer2013") -> Figure:
     """The figure with its title, and what it is of, where that is not FER2013."""
     other = "" if data == "fer2013" else f"\nOn {data}, which is not FER2013."
-    figure.suptitle(textwrap.fill(text, 100) + other, x=0.01, ha="left", weight="bold")
+    whole = text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")  # no line ends within "40.6 ± 2.3"
+    figure.suptitle(textwrap.fill(whole, 100) + other, x=0.01, ha="left", weight="bold")
     return figure
 
 
