@@ -63,16 +63,16 @@ suite: .venv/ready
 crash: .venv/ready
 	@OMP_NUM_THREADS=1 FER_CRASHES=20 python -m pytest -q -s tests/test_crash.py
 
-# What a set-up that failed has left is cleared first; the build backend is the pinned one.
+# What a set-up that failed has left is cleared first, not what was set up by hand; the build backend is the pinned one.
 .venv/ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and \
 	$(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" % sys.version_info[:2])'
-	@[ -f $@ ] || rm -rf .venv
+	@[ ! -e .venv/unfinished ] || rm -rf .venv
 	@echo "Setting up .venv: on Linux 3.5 GB are fetched, most of it CUDA, and 7 GB taken on disk; some minutes"
-	$(PYTHON) -m venv .venv
+	@[ -e .venv/pyvenv.cfg ] || { mkdir -p .venv && touch .venv/unfinished && $(PYTHON) -m venv .venv; }
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+	@rm -f .venv/unfinished && touch $@
 
 lock:
 	$(PYTHON) -m venv .venv && .venv/bin/pip install --quiet uv

@@ -262,7 +262,8 @@ def round_logits(logits: np.ndarray) -> np.ndarray:
     best, rows = logits.argmax(1), np.arange(len(logits))
     steps = np.minimum(np.rint((logits - logits.max(1, keepdims=True)) / LOGIT_STEP), -1)
     steps[rows, best] = 0
-    return (steps * LOGIT_STEP).astype(np.float16)
+    lowest = np.finfo(np.float16).min  # of a network that learnt at far too high a rate: its record is to be read back
+    return np.maximum(steps * LOGIT_STEP, lowest).astype(np.float16)
 
 
 def load_model(run: Run) -> torch.nn.Module:

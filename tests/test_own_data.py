@@ -318,7 +318,7 @@ def test_kaggles_fer2013_keeps_the_challenges_splits_that_its_files_names_tell(t
         assert [len(split) for split in load_data(folder).splits.values()] == [21, 11, 10]
 
 
-@pytest.mark.parametrize("ending", [".heic", ".avif", ".jp2", ".webp", ".JPG"])
+@pytest.mark.parametrize("ending", [".heic", ".avif", ".jp2", ".webp", ".JPG", ".jfif"])
 def test_what_telephones_and_cameras_write_is_read(tmp_path, ending):
     read_heif()  # else it could not be written either
     folder = write_pictures(tmp_path / "faces", [*name_files(["glad", "grim"]), f"glad/99{ending}"])

@@ -62,6 +62,11 @@ def test_recorded_logits_keep_the_answers_and_nearly_the_probabilities():
     np.testing.assert_array_equal(record.round_logits(kept), kept)
 
 
+def test_logits_beyond_half_precision_are_kept_as_finite_ones():
+    kept = record.round_logits(np.array([[1e6, -1e6, 0, 0, 0, 0, 0]]))
+    assert np.isfinite(kept).all() and kept[0].argmax() == 0 and kept[0, 1] < kept[0, 2] + 1
+
+
 def test_the_network_of_a_run_is_kept_in_half_precision(brief, small):
     run = train_run(replace(brief, name="a2_batchnorm", model="ImprovedModel"), small, seed=0)
     model = record.load_model(run)

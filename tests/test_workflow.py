@@ -176,6 +176,37 @@ def test_snakemake_trains_a_run_that_is_not_on_record(tmp_path):
     assert done.returncode == 0 and record.exists(), done.stderr[-2000:]
 
 
+def test_no_drawn_faces_are_trained_on_in_place_of_fer2013(tmp_path):
+    """With other data named, `auto` would train on them, and record what was not asked for."""
+    command = [
+        "--cores",
+        "1",
+        "--nolock",
+        "--snakefile",
+        f"{PROJECT / 'Snakefile'}",
+        "--directory",
+        f"{tmp_path}",
+        "runs",
+    ]
+    empty = f"from fer_lib import data; data.find_data = lambda: None; import snakemake.cli as c; c.main({command})"
+    environment = {k: v for k, v in os.environ.items() if k != "FER_DATA"} | {"PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", empty], text=True, capture_output=True, env=environment)
+    assert done.returncode == 1 and "FER2013 is not at hand: name its file in FER_DATA" in done.stderr + done.stdout
+
+
+def test_make_keeps_an_environment_that_was_set_up_by_hand(tmp_path):
+    """It sets up what is missing there; only what a set-up of its own has left undone is cleared."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
+    environment = tmp_path / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "pip").symlink_to("/bin/true")
+    (environment / "pyvenv.cfg").touch()
+    command = ["make", f"PYTHON={sys.executable}", ".venv/ready"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert (environment / "ready").exists() and (environment / "pyvenv.cfg").exists()
+
+
 def test_make_full_trains_first_and_makes_the_site_of_the_new_records(tmp_path):
     """Snakemake looks for records when it begins: it does not see those that it makes."""
     (tmp_path / "Snakefile").write_text(

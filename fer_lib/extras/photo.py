@@ -270,7 +270,7 @@ def _print_rows(rows: list[dict], width: int) -> None:
             print(row["error"], file=sys.stderr)
             continue
         first, second = (f"{row[key]:<8} {row['probabilities'][row[key]]:4.0%}" for key in ("answer", "second"))
-        said = "" if row["found"] else "  (of the whole picture)"
+        said = "" if row["found"] else "  (no face found: of the whole picture)"
         print(f"{row['file']:<{width}}  face {row['face']:<3} {first}   or {second}{said}", flush=True)
 
 

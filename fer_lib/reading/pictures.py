@@ -24,7 +24,7 @@ from fer_lib.reading.unpacking import Files
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
 """Of pictures, told by content, not by name. Pillow knows others, some of which start other programs."""
 
-SUFFIXES = set(".avif .bmp .gif .heic .heif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+SUFFIXES = set(".avif .bmp .gif .heic .heif .jfif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 
 MOST_PIXELS = 100_000_000
 """Of a picture as it is decoded; half a gigabyte or so at 16 bits."""
@@ -107,9 +107,8 @@ def _read_face(shown: str, content: bytes) -> np.ndarray:
                 return fit_face((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
             return fit_face(np.asarray(image.convert("L")))
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        raise DataError(
-            f"{shown}: no picture that can be read ({' '.join(str(error).split())}); replace it or take it out"
-        ) from error
+        why = re.sub(r" <_io\.BytesIO object at \w+>", "", " ".join(str(error).split()))
+        raise DataError(f"{shown}: no picture that can be read ({why}); replace it or take it out") from error
 
 
 @cache

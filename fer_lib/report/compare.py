@@ -264,8 +264,8 @@ def describe_published(runs: list[Run]) -> str:
     view, theirs = choose_view(runs), float(best["reported (%)"]) / 100
     validation, test = (estimate_view(runs, split, view) for split in ("validation", "test"))
     return (
-        f"Of the figures for one network from scratch that are known to have chosen nothing on {PRIVATE}, the highest is "
-        f"{best['reported (%)']}% ({best['system']}), {100 * abs(test.mean - theirs):.1f} points "
+        f"Of the figures for one network from scratch that are known to have chosen nothing on {PRIVATE}, the highest "
+        f"is {best['reported (%)']}% ({best['system']}), {100 * abs(test.mean - theirs):.1f} points "
         f"{'below' if test.mean > theirs else 'above'} the **{test.format()}%** of **{runs[0].experiment.step}** "
         f"({view.replace('_', ' ')}; chosen on PublicTest, {validation.format()}% there), and "
         f"{'inside' if test.low <= theirs <= test.high else 'outside'} the interval that seeds alone give it."
