@@ -177,17 +177,8 @@ def test_snakemake_trains_a_run_that_is_not_on_record(tmp_path):
 
 
 def test_no_drawn_faces_are_trained_on_in_place_of_fer2013(tmp_path):
-    """With other data named, `auto` would train on them, and record what was not asked for."""
-    command = [
-        "--cores",
-        "1",
-        "--nolock",
-        "--snakefile",
-        f"{PROJECT / 'Snakefile'}",
-        "--directory",
-        f"{tmp_path}",
-        "runs",
-    ]
+    """`auto` would train on them, and record what was not asked for."""
+    command = ["-c1", "--nolock", "--snakefile", f"{PROJECT / 'Snakefile'}", "--directory", f"{tmp_path}", "runs"]
     empty = f"from fer_lib import data; data.find_data = lambda: None; import snakemake.cli as c; c.main({command})"
     environment = {k: v for k, v in os.environ.items() if k != "FER_DATA"} | {"PYTHONPATH": str(PROJECT)}
     done = subprocess.run([sys.executable, "-c", empty], text=True, capture_output=True, env=environment)
