@@ -10,6 +10,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -67,6 +68,8 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
     if named in SCALES:
         return draw_dataset(str(named))
     path = Path(named).expanduser()
+    if (near := get_close_matches(str(named), SCALES, 1)) and not path.exists():
+        raise DataError(f"data: {named!r} is no file or folder, and no name; {near[0]} is one")
     content, fingerprint = _load_cached(path)
     if fingerprint in FINGERPRINTS:
         return split_rows("fer2013", fingerprint, content)
@@ -85,10 +88,14 @@ def _choose_data() -> str | Path:
     """What "auto" is: where there is no data, the drawn faces, with a warning."""
     if named := _name_data():
         return named
-    path, faults = _search(PROJECT / "data")
-    if path is None:
+    found, faults = _search(PROJECT / "data")
+    if not found:
         _warn_of_drawn_faces(faults)
-    return path or "drawn"
+        return "drawn"
+    if len(found) > 1:
+        others = ", ".join(show_name(path) for path in found[1:])
+        warnings.warn(f"of data/, {show_name(found[0])} is taken, and not {others}: FER_DATA chooses", stacklevel=3)
+    return found[0]
 
 
 def _warn_of_drawn_faces(faults: list[str]) -> None:
@@ -110,7 +117,7 @@ def find_data() -> str | Path | None:
 
     That is what $FER_DATA names, see `unpacking.resolve`; else the first file or folder of pictures in the project's
     folder data/, or in a folder in it, that can be read, the published FER2013 before any other."""
-    return _name_data() or _search(PROJECT / "data")[0]
+    return _name_data() or next(iter(_search(PROJECT / "data")[0]), None)
 
 
 def _name_data() -> str | Path | None:
@@ -118,9 +125,9 @@ def _name_data() -> str | Path | None:
     return named if not named or named in SCALES else resolve(named)
 
 
-def _search(folder: Path) -> tuple[Path | None, list[str]]:
-    """What in a folder can be used, and what is wrong with the rest of it, if nothing can."""
-    found, faults = None, []
+def _search(folder: Path) -> tuple[list[Path], list[str]]:
+    """What in a folder can be used, the published FER2013 alone if it is there, and what is wrong with the rest."""
+    found, faults = [], []
     for path in _list_candidates(folder):
         try:
             fingerprint = _load_cached(path)[1]
@@ -128,8 +135,8 @@ def _search(folder: Path) -> tuple[Path | None, list[str]]:
             faults.append(str(error))
             continue
         if fingerprint in FINGERPRINTS:
-            return path, []
-        found = found or path
+            return [path], []
+        found.append(path)
     return found, faults
 
 

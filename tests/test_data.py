@@ -144,7 +144,7 @@ BAD = {
     "header again": (GOOD + GOOD, "row 8: the header again"),
     "blank in the middle": (GOOD + b"\n" + GOOD.split(b"\n", 1)[1], "row 8: blank"),
     "no test rows": (write_rows([row for row in ROWS if row[1] != "PrivateTest"]), "no row has the Usage PrivateTest"),
-    "header alone": (write_rows([]), "no row has the Usage Training"),
+    "header alone": (write_rows([]), "no row under the header; the file is cut short"),
     "truncated zip": (pack_zip(GOOD)[:-40], "damaged or cut short"),
     "truncated tar.gz": (pack_tar(GOOD)[:-40], "damaged or cut short"),
     "zip with a bad byte": (pack_zip(GOOD)[:500] + b"\x00" + pack_zip(GOOD)[501:], "damaged or cut short"),
@@ -411,6 +411,18 @@ def test_auto_takes_fer_data_then_the_folder_then_the_drawn_faces(tmp_path, monk
     monkeypatch.setenv("FER_DATA", str(tmp_path / "elsewhere.csv"))
     with pytest.raises(DataError, match="elsewhere.csv does not exist"):
         load_data("auto")
+
+
+def test_what_else_the_folder_holds_and_a_misspelt_name_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "PROJECT", tmp_path)
+    monkeypatch.delenv("FER_DATA", raising=False)
+    (tmp_path / "data").mkdir()
+    save(tmp_path / "data", GOOD, "fer2013.csv")
+    save(tmp_path / "data", GOOD, "other.csv")
+    with pytest.warns(UserWarning, match="of data/, fer2013.csv is taken, and not other.csv: FER_DATA chooses"):
+        load_data("auto")
+    with pytest.raises(DataError, match="'drwan' is no file or folder, and no name; drawn is one"):
+        load_data("drwan")
 
 
 VOTES_HEADER = "Usage,Image name," + ",".join(data.VOTES)

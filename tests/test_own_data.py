@@ -140,10 +140,15 @@ REFUSED = {
     "UTF-16": (GOOD.decode().encode("utf-16"), "text in UTF-16; save it as UTF-8"),
     "UTF-16 without its mark": (GOOD.decode().encode("utf-16-le"), "text in UTF-16"),
     "a web page": (b"\n<!DOCTYPE html><html><head><title>Login | Kaggle", "a web page.*log in and download again"),
+    "Latin-1": ("label,pixels\nfröhlich,1".encode("latin-1"), "row 2: no UTF-8; save the file as UTF-8"),
+    "a label missing": (
+        write_rows([("" if i == 4 else "xy"[i % 2], p) for i, p in enumerate(PIXELS)], "label,pixels"),
+        "row 6: label empty, expected a whole number from 0 to 6, or a name for a class of your own",
+    ),
     "one class": (write_rows([("x", p) for p in PIXELS], "label,pixels"), "all images are of one class, x"),
     "a rare class": (
         write_rows([("xy"[i > 1], u, p) for i, (_, u, p) in enumerate(ROWS)], "label,Usage,pixels"),
-        "row 2: label 'x', expected a whole number from 0 to 6, or, for classes of your own, at least 3 images of each",
+        "row 2: label 'x', expected a whole number from 0 to 6, or a name for .*, of which there are at least 3",
     ),
     "no splits and few faces": (write_rows([(0, p) for p in PIXELS[:2]], "emotion,pixels"), "fewer than 3 images"),
     "another size in between": (
@@ -359,11 +364,31 @@ def test_another_layout_is_refused_with_the_one_that_is_wanted(tmp_path, kind):
         load_data(write_pictures(tmp_path / "faces", names))
 
 
-def test_a_picture_that_is_none_is_named(tmp_path):
+def test_pictures_that_are_none_are_named(tmp_path):
     folder = write_pictures(tmp_path / "faces", name_files(["glad", "grim"]))
-    (folder / "grim/2.png").write_bytes(b"<html>")
-    with pytest.raises(DataError, match="^faces, grim/2.png: no picture that can be read"):
+    for number in (1, 2):
+        (folder / f"grim/{number}.png").write_bytes(b"<html>")
+    with pytest.raises(DataError, match="^faces, grim/1.png: no picture that can be read .*; grim/2.png: no picture"):
         load_data(folder)
+
+
+def test_a_class_without_a_picture_is_told(tmp_path):
+    folder = write_pictures(tmp_path / "faces", name_files(["glad", "grim"]))
+    (folder / "sad").mkdir()
+    (folder / "sad" / "1.webm").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="faces: left out is sad, in which no file's name ends in .avif"):
+        assert load_data(folder).classes == ("glad", "grim")
+
+
+@pytest.mark.parametrize(("kind", "white"), [(np.uint16, 65535), (np.uint16, 255), (np.float32, 1), (np.float32, 255)])
+def test_pictures_of_more_than_8_bits_are_not_black(tmp_path, kind, white):
+    for number, name in enumerate(name_files(["glad", "grim"], ".tif")):
+        path = tmp_path / "faces" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((FACES[number % len(FACES)] * (white / 255)).astype(kind)).save(path)
+    plain = load(write_pictures(tmp_path / "plain" / "faces", name_files(["glad", "grim"], ".tif")))
+    read = load(tmp_path / "faces")
+    assert np.abs(read.train.images.astype(int) - plain.train.images).max() <= 1
 
 
 def test_damaged_pictures_are_read_or_named(tmp_path):

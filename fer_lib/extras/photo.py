@@ -28,7 +28,7 @@ from fer_lib.extras.detect import LONGEST, find_faces
 from fer_lib.extras.explain import calc_saliency
 from fer_lib.preprocess import cut_middle, scale_pixels
 from fer_lib.reading.faces import draw_faces
-from fer_lib.reading.pictures import FORMATS, MOST_PIXELS, read_heif
+from fer_lib.reading.pictures import FORMATS, MOST_PIXELS, read_heif, to_grey
 from fer_lib.recipe import judge_views
 from fer_lib.record import find_published_run, load_model, runs_folder
 
@@ -44,10 +44,11 @@ def read_picture(path: str | Path) -> np.ndarray:
 
     Raises FileNotFoundError, and ValueError, saying why, for a file that is no picture, is damaged, or is too
     large or too small to use."""
-    path = Path(path)
+    path = Path(path).expanduser()
     shown = str(path)[:200] if str(path).isprintable() else repr(str(path))  # on one line
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{shown} does not exist; give the path of a picture")
+        what, where = ("is a folder", " in it") if os.path.isdir(path) else ("does not exist", "")
+        raise FileNotFoundError(f"{shown} {what}; give the path of a picture{where}")
     try:
         grey = _read_grey(path)
     except UnidentifiedImageError:
@@ -71,29 +72,7 @@ def _read_grey(path: Path) -> Image.Image:
         if image.width * image.height > MOST_PIXELS:
             raise Image.DecompressionBombError
         image.load()
-        return _to_grey(ImageOps.exif_transpose(image))
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # 16 bits; PIL's own conversion cuts them off at 255
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        return _scale_range(np.asarray(image))
-    if image.has_transparency_data:
-        seen = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
-    return image.convert("L")
-
-
-def _scale_range(values: np.ndarray) -> Image.Image:
-    """Numbers, int32 or float32 (H, W), that do not say which of them is white: the usual one that none exceeds, 1
-    for fractions, 255 or 65535. Raises ValueError if one is not finite."""
-    highest = values.max()
-    if not np.isfinite(values).all():
-        raise ValueError("it holds numbers that are not finite")
-    usual = (1, 255, 65535) if values.dtype.kind == "f" else (65535,)
-    white = next((one for one in usual if highest <= one), highest)
-    return Image.fromarray((values.clip(0, white) * np.float32(255 / white)).astype(np.uint8))
+        return to_grey(ImageOps.exif_transpose(image))
 
 
 def frame_faces(picture: np.ndarray, whole: bool = False) -> tuple[np.ndarray, bool]:
@@ -243,8 +222,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="files, folders, or patterns such as '*.jpg'")
     parser.add_argument("--whole", action="store_true", help="take the middle of each picture for the face")
     parser.add_argument("--json", action="store_true", help="print a JSON list, a row a face, with every probability")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the pictures there with their faces framed")
+    parser.add_argument("--save", metavar="FOLDER", help="write the pictures there with their faces framed")
     options = parser.parse_args(arguments)
+    folder = options.save and Path(options.save).expanduser()
+    if folder and folder.is_file():
+        parser.error(f"--save: {folder} is a file; name a folder")
     paths, rows = list_paths(options.pictures), []
     if not paths:
         parser.exit(2, f"{parser.prog}: no picture in {', '.join(options.pictures)}; {', '.join(FORMATS)} are known\n")
@@ -253,9 +235,9 @@ def main(arguments: list[str] | None = None) -> None:
             rows += (group := list(group))
             if not options.json:
                 _print_rows(group, max(len(str(path)) for path in paths))
-            if options.save and "error" not in group[0]:
-                options.save.mkdir(parents=True, exist_ok=True)
-                save_annotated(group, options.save)
+            if folder and "error" not in group[0]:
+                folder.mkdir(parents=True, exist_ok=True)
+                save_annotated(group, folder)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     if options.json:

@@ -14,12 +14,16 @@ import warnings
 from functools import cache
 from os.path import commonprefix
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fer_lib.dataset import SIDE, Content, DataError
 from fer_lib.reading.splitting import USAGE_NAMES, complete_splits, encode, name_classes
 from fer_lib.reading.unpacking import Files
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
 """Of pictures, told by content, not by name. Pillow knows others, some of which start other programs."""
@@ -28,6 +32,9 @@ SUFFIXES = set(".avif .bmp .gif .heic .heif .jfif .jp2 .jpeg .jpg .pgm .png .ppm
 
 MOST_PIXELS = 100_000_000
 """Of a picture as it is decoded; half a gigabyte or so at 16 bits."""
+
+MOST_TOLD = 5
+"""Faulty pictures that one message names."""
 
 JAFFE = re.compile(r"[A-Z]{2}\.(AN|DI|FE|HA|NE|SA|SU)\d+\.\d+\.tiff?")
 JAFFE_CLASSES = dict(AN="Angry", DI="Disgust", FE="Fear", HA="Happy", NE="Neutral", SA="Sad", SU="Surprise")
@@ -50,13 +57,31 @@ def read_pictures(files: Files, name: str) -> Content:
     Raises DataError for another layout, and for a picture that cannot be read, naming it."""
     names = list_pictures(files)
     labels, usages = _read_layout(name, names)
+    _warn_of_folders(name, files.names, names)
     classes, numbers = name_classes(name, labels)
     usages, way = complete_splits(name, numbers, usages)
     places = {one: place for place, one in enumerate(names)}
-    images = np.empty((len(names), SIDE, SIDE), np.uint8)
+    images, faults = np.empty((len(names), SIDE, SIDE), np.uint8), []
     for one, file in files.read_all(places.__contains__):
-        images[places[one]] = _read_face(f"{name}, {one}", file.read())
+        try:
+            images[places[one]] = _read_face(file.read())
+        except ValueError as error:
+            faults.append(f"{one}: no picture that can be read ({error})")
+    if faults:
+        more = f"; {len(faults) - MOST_TOLD} more" * (len(faults) > MOST_TOLD)
+        raise DataError(f"{name}, {'; '.join(faults[:MOST_TOLD])}{more}; replace them or take them out")
     return Content(images, encode(numbers, usages), classes, way)
+
+
+def _warn_of_folders(name: str, files: list[str], pictures: list[str]) -> None:
+    """Warn of folders beside those of classes in which nothing is called as pictures are: a class may be lost."""
+    paths = [PurePosixPath(one) for one in pictures]
+    above, beside = {folder for path in paths for folder in path.parents}, {path.parent.parent for path in paths}
+    others = {PurePosixPath(one).parent for one in files} - above
+    lost = sorted(folder.name for folder in others if folder.parent in beside and folder.name[0] not in "._")
+    if lost:
+        told, endings = ", ".join(lost[:MOST_TOLD]), " ".join(sorted(SUFFIXES))
+        warnings.warn(f"{name}: left out is {told}, in which no file's name ends in {endings}", stacklevel=4)
 
 
 def _read_layout(name: str, names: list[str]) -> tuple[list[str], np.ndarray | None]:
@@ -91,8 +116,8 @@ def _read_prefixes(names: list[str], usages: np.ndarray) -> np.ndarray:
     return told if set(told[usages > 0]) == {1, 2} else usages
 
 
-def _read_face(shown: str, content: bytes) -> np.ndarray:
-    """A picture as grey, uint8 (48, 48)."""
+def _read_face(content: bytes) -> np.ndarray:
+    """A picture as grey, uint8 (48, 48). Raises ValueError, saying why, for what is none."""
     from PIL import Image, ImageOps  # here and below: few need them
 
     read_heif()
@@ -102,13 +127,34 @@ def _read_face(shown: str, content: bytes) -> np.ndarray:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"over {MOST_PIXELS // 10**6} million pixels")
             image.draft("L", (4 * SIDE, 4 * SIDE))  # a JPEG can be decoded at a fraction of its size
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith(("I", "F")):  # 16 bits; PIL's own conversion cuts them off at 255
-                return fit_face((np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8))
-            return fit_face(np.asarray(image.convert("L")))
+            return fit_face(np.asarray(to_grey(ImageOps.exif_transpose(image))))
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         why = re.sub(r" <_io\.BytesIO object at \w+>", "", " ".join(str(error).split()))
-        raise DataError(f"{shown}: no picture that can be read ({why}); replace it or take it out") from error
+        raise ValueError(why) from error
+
+
+def to_grey(image: "Image") -> "Image":
+    """A picture of any mode in grey, 8 bits a pixel, what is transparent in it white.
+
+    Raises ValueError for one of numbers that are not finite."""
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):  # more than 8 bits; PIL's own conversion cuts them off at 255
+        return Image.fromarray(_scale_range(np.asarray(image)))
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    return image.convert("L")
+
+
+def _scale_range(values: np.ndarray) -> np.ndarray:
+    """uint8 of numbers that do not say which of them is white: the usual one that none exceeds, 255, 65535, or, for
+    fractions, 1."""
+    if not np.isfinite(values).all():
+        raise ValueError("it holds numbers that are not finite")
+    highest, usual = values.max(), (1, 255, 65535) if values.dtype.kind == "f" else (255, 65535)
+    white = next((one for one in usual if highest <= one), highest)
+    return np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8)
 
 
 @cache

@@ -23,6 +23,7 @@ COLUMNS = {  # what each may be called, in small letters
     "usage": ("usage", "split"),
 }
 EXPECTED = "'emotion, Usage, pixels' or 'emotion, pixels', or 'label' for classes of your own in place of 'emotion'"
+LABELS = "a whole number from 0 to 6, or a name for a class of your own"
 INDEX = re.compile(r"|index|id|unnamed: \d+")  # what pandas calls a column with the rows' numbers
 NUMBERS = {str(label) for label in range(len(EMOTIONS))}
 ROWS = 1000  # read at a time
@@ -218,6 +219,10 @@ def _explain(name: str, lines: Iterator[tuple[int, bytes]]) -> None:
             continue
         if blank_from:
             raise DataError(f"{name}, row {blank_from}: blank; only the rows at the end may be")
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            raise DataError(f"{name}, row {row}: no UTF-8; save the file as UTF-8") from None
         label, text = _explain_row(name, row, line, *columns)
         pixels = pixels or (_find_side(text.decode("ascii", "replace")) ** 2, row)
         _explain_pixels(name, row, text, *pixels)
@@ -227,12 +232,12 @@ def _explain(name: str, lines: Iterator[tuple[int, bytes]]) -> None:
     if columns is None:
         raise DataError(f"{name} holds nothing but blank lines; download it again")
     if not counts:
-        raise DataError(f"{name}: no row has the Usage {USAGES[0]}; the file is cut short, download it again")
+        raise DataError(f"{name}: no row under the header; the file is cut short, make it or download it again")
     for label, row in unknown.items():
         if counts[label] < FEWEST:
             raise DataError(
-                f"{name}, row {row}: label {_show(label.encode())}, expected a whole number from 0 to 6, or, for "
-                f"classes of your own, at least {FEWEST} images of each"
+                f"{name}, row {row}: label {_show(label.encode())}, expected {LABELS}, of which there are at least "
+                f"{FEWEST} images"
             )
 
 
@@ -247,10 +252,11 @@ def _explain_row(name: str, row: int, line: bytes, header: list[str], columns: d
     if label == columns["emotion"].strip(' "'):
         raise DataError(f"{name}, row {row}: the header again; were two files joined? Remove this row")
     if not label:
-        raise DataError(f"{name}, row {row}: label empty, expected a whole number from 0 to 6")
+        raise DataError(f"{name}, row {row}: label empty, expected {LABELS}")
     usage = values.get("usage", b"Training")
     if usage.decode("utf-8", "replace").casefold() not in USAGE_NAMES:
-        raise DataError(f"{name}, row {row}: Usage {_show(usage)}, expected {', '.join(USAGES)}")
+        known = ", ".join((*USAGES, "or train, valid, test"))
+        raise DataError(f"{name}, row {row}: Usage {_show(usage)}, expected {known}")
     return re.sub(r"^(\d+)\.0+$", r"\1", label), values["pixels"]
 
 
