@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from fer_lib.data import find_data
+from fer_lib.data import find_data, load_data
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.photo import EXPERIMENT, SEED
 from fer_lib.extras.search import list_families, name_trial, read_grid
@@ -30,6 +30,10 @@ RUNS = expand(
     data=DATA,
     seed=SEEDS,
 )
+if unknown := set(config) - {"experiments", "seeds", "data"}:
+    raise WorkflowError(f"--config knows experiments, seeds and data, and no {', '.join(sorted(unknown))}")
+if unknown := set(config.get("experiments", ())) - set(EXPERIMENTS):
+    raise WorkflowError(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(EXPERIMENTS)}")
 REPORTS, MADE_FROM = Path("reports"), Path("reports/made_from.txt")
 SOURCES = [str(path) for path in list_sources(REPORTS)]
 RECORDED = [path for path in SOURCES if path.endswith("run.json")]
@@ -184,6 +188,8 @@ def list_runs(wildcards):
     """What `runs` is to train; the drawn faces that stand in are no FER2013."""
     if QUICK and DATA == "fer2013":
         raise WorkflowError("FER2013 is not at hand: name its file in FER_DATA, or try with --config data=drawn-few")
+    if DATA == "fer2013" and load_data().name != "fer2013":
+        raise WorkflowError("FER_DATA names data of your own, not FER2013: python -m fer_lib.train EXPERIMENT trains on them")
     return RUNS
 
 

@@ -146,7 +146,13 @@ def find_published_run(name: str, seed: int) -> Run:
     for run in read_published_runs(names=[name]):
         if run.seed == seed:
             return run
-    raise FileNotFoundError(f"no run of {name} with seed {seed} is on record; python -m fer_lib.train makes one")
+    raise FileNotFoundError(f"no run of {name} with seed {seed} is on record; {tell_training(name, seed)} makes one")
+
+
+def tell_training(name: str, seeds: object, data: str = "fer2013") -> str:
+    """The command that trains an experiment on such data, so far as its name tells where it lies."""
+    given = "" if data == "fer2013" else f" --data {'YOURS' if data.startswith('custom') else data}"
+    return f"python -m fer_lib.train {name} --seed {seeds}{given}"
 
 
 def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
@@ -167,8 +173,8 @@ def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
     if missing and (dataset.name == "fer2013" or not found):
         raise FileNotFoundError(
             f"{experiment.name} learns from trained networks of {' and '.join(experiment.teachers)}, and no weights of "
-            f"{' or '.join(missing)} on {dataset.name} are at hand; python -m fer_lib.train {missing[0]} --seed 0 1 2 "
-            "--retrain makes them, in place of what is on record"
+            f"{' or '.join(missing)} on {dataset.name} are at hand; "
+            f"{tell_training(missing[0], '0 1 2', dataset.name)} --retrain makes them, in place of what is on record"
         )
     return found
 
@@ -274,8 +280,8 @@ def load_model(run: Run) -> torch.nn.Module:
     path = run.folder / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(
-            f"{path.parent} has no {WEIGHTS}; "
-            f"python -m fer_lib.train {run.experiment.name} --seed {run.seed} --retrain makes them"
+            f"{path.parent} has no {WEIGHTS}; {tell_training(run.experiment.name, run.seed, run.data)} --retrain makes "
+            "them, in place of what is on record"
         )
     model, content = run.experiment.build_model(len(run.classes)), read_bytes(path, run.weights)
     try:

@@ -35,7 +35,7 @@ def tell_failed_writes(folder: Path):
     except OSError as error:
         raise StorageError(
             f"cannot write to {folder} ({error.strerror or error}); mend that, and the same command goes on from the "
-            "last finished epoch"
+            "last epoch that was stored, if there is one"
         ) from error
 
 
@@ -120,6 +120,8 @@ def claim(folder: Path):
         yield work
         shutil.rmtree(work)  # the lock is still held, and lies beside: nobody else is in there
     finally:
+        with contextlib.suppress(OSError):
+            work.rmdir()  # if nothing is in it: the training ended before its first epoch did
         with contextlib.suppress(OSError):
             Path(lock.lock_file).unlink()  # whoever has it open already sees that it is gone, and opens a new one
         lock.release()

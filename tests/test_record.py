@@ -76,7 +76,9 @@ def test_the_network_of_a_run_is_kept_in_half_precision(brief, small):
     size = (run.folder / "weights.safetensors").stat().st_size
     assert size < 2.1 * run.results["parameters"]
     (run.folder / "weights.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="fer_lib.train a2_batchnorm --seed 0 --retrain makes them"):
+    with pytest.raises(
+        FileNotFoundError, match="fer_lib.train a2_batchnorm --seed 0 --data small --retrain makes them"
+    ):
         record.load_model(run)
 
 

@@ -408,7 +408,7 @@ def test_without_room_for_a_checkpoint_or_a_record_one_line_says_so_and_the_run_
             main(arguments)
         (line,) = capsys.readouterr().err.splitlines()
         assert f"cannot write to {record.find_folder(brief, small.name, 0).parent}" in line
-        assert "No space left on device" in line and "the same command goes on from the last finished epoch" in line
+        assert "No space left on device" in line and "goes on from the last epoch that was stored" in line
         assert not list(record.runs_folder().glob("*/*/*.new"))
         left = list(record.runs_folder().glob("*/*/checkpoint.pt"))
         assert len(torch.load(left[0], weights_only=True)["history"]) == epochs if epochs else not left

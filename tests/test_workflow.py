@@ -263,3 +263,26 @@ def test_what_is_asked_for_with_extras_is_pinned_with_them():
     asked = [r for r in asked if r.extras and (r.marker is None or r.marker.evaluate({"extra": ""}))]
     assert "jsonschema" in {r.name for r in asked}
     assert not [str(r) for r in asked if r.extras - pinned.get(canonicalize_name(r.name), r.extras)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config", "seed=0"], "--config knows experiments, seeds and data, and no seed"),
+        (["--config", "experiments=['a9']"], "no experiment a9; there are a1_baseline"),
+    ],
+)
+def test_a_misspelt_choice_is_refused(tmp_path, options, message):
+    done = plan_runs(tmp_path, *options)
+    assert done.returncode == 1 and message in done.stderr + done.stdout
+
+
+def test_data_of_ones_own_are_not_trained_on_under_fer2013s_name(tmp_path):
+    done = plan_runs(tmp_path, FER_DATA="drawn-few")
+    assert done.returncode == 1 and "FER_DATA names data of your own, not FER2013" in done.stderr + done.stdout
+
+
+def plan_runs(folder, *options, **environment):
+    command = ["snakemake", "-n", "--snakefile", f"{PROJECT / 'Snakefile'}", "--directory", f"{folder}", *options]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)} | environment
+    return subprocess.run([*command, "--", "runs"], text=True, capture_output=True, env=environment)

@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 import zipfile
+from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -231,4 +232,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
     main()

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+from argparse import ArgumentParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -87,4 +88,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
     main()

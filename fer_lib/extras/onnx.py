@@ -6,6 +6,7 @@ writes reports/onnx/fer.onnx. It takes faces as they are cut out, uint8 (N, 48, 
 the seven classes, float32 (N, 7); all in between is in the file.
 """
 
+from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
@@ -91,4 +92,5 @@ def halve_weights(model: onnx.ModelProto) -> None:
 
 
 if __name__ == "__main__":
+    ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
     write_network(runs_folder().parent / "onnx" / "fer.onnx")

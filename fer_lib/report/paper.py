@@ -8,6 +8,7 @@ It reads reports/ alone, so it gives the same with FER2013 at hand and without.
 
 import re
 import shutil
+from argparse import ArgumentParser
 from pathlib import Path
 
 from fer_lib.claims import REPORTS
@@ -48,4 +49,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
     main()

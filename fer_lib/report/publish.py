@@ -6,6 +6,7 @@ python -m fer_lib.report.publish
 """
 
 import json
+from argparse import ArgumentParser
 
 import pandas as pd
 
@@ -25,6 +26,7 @@ from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored
 from fer_lib.report.judge import judge_claims, list_measured, try_method
 from fer_lib.report.template import fill_in
 from fer_lib.statistics import estimate_mean
+from fer_lib.storage import RecordError
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 
@@ -144,4 +146,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
+    try:
+        main()
+    except RecordError as error:
+        raise SystemExit(error) from None
