@@ -204,7 +204,7 @@ def test_the_votes(tmp_path, small, monkeypatch):
 def test_a_picture_is_read_or_refused(tmp_path, name):
     """Its bytes are nobody's but the reader's: another picture is no damage that could be seen."""
     path = tmp_path / name
-    photo.Image.fromarray(photo.draw_picture(1)).save(path)
+    photo.Image.fromarray(photo.draw_picture(["Happy"])).save(path)
     check(path, lambda: photo.read_picture(path), ValueError, lambda found: found.dtype == np.uint8 and found.ndim == 2)
 
 

@@ -186,7 +186,9 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
     panels[0, 0].plot([], [], "D", color="black", markerfacecolor="none", label="reported")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
     told = [f"{counts[name]} {name}" for name in VERDICT_COLOURS if name in counts]
-    return set_title(figure, f"Of {len(measured)} statements measured in points {join_names(told)}")
+    return set_title(
+        figure, f"Of the {len(measured)} statements measured in points, not as factors, {join_names(told)}"
+    )
 
 
 def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:

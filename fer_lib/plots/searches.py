@@ -40,7 +40,7 @@ def plot_search(trials: pd.DataFrame) -> Figure:
 def plot_search_interactions(trials: pd.DataFrame) -> Figure:
     """Mean validation accuracy for each learning rate and dropout, and for each learning rate and choice of filters."""
     figure, panels = make_figure(1, 2, figsize=(WIDTH, 3.2))
-    accuracy = 100 * trials["validation_accuracy"]
+    accuracy, best = 100 * trials["validation_accuracy"], []
     for axes, name in zip(panels, ("drop_threshold", "kernels")):
         table = accuracy.groupby([trials["learning_rate"], trials[name]]).mean().unstack()[_sort_values(trials, name)]
         sns.heatmap(
@@ -50,9 +50,9 @@ def plot_search_interactions(trials: pd.DataFrame) -> Figure:
         axes.set_title("validation accuracy in percent, mean over the rest", fontsize=8)
         axes.set(xlabel=HYPERPARAMETERS[name], ylabel="learning rate")
         axes.tick_params(axis="y", rotation=0)
-    best = trials.loc[trials["validation_accuracy"].idxmax()]
-    chosen = ", ".join(f"{label} {best[name]}" for name, label in HYPERPARAMETERS.items())
-    return set_title(figure, f"The best single trial, {chosen}, has {accuracy.max():.1f}%; drawn are means")
+        rate, value = table.stack().idxmax()
+        best.append(f"{rate:g} with {HYPERPARAMETERS[name]} {value} ({table.max(axis=None):.1f}%)")
+    return set_title(figure, f"In the mean over the rest, the best learning rate is {join_names(best)}")
 
 
 def plot_search_budget(trials: pd.DataFrame) -> Figure:
@@ -94,13 +94,14 @@ def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
         axes.minorticks_off()
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("learning rate")
-        ranges.append(f"{100 * measure_sensitivity(trials).mean():.1f} in {name.split()[0]}")
+        ranges.append(f"{100 * measure_sensitivity(trials).mean():.1f} points in {name.split()[0]}")
     panels[0, 0].set_ylabel("validation accuracy")
     show_percent(panels[0, 0].yaxis)
     panels[0, 0].yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))  # labels are of whole points
     panels[0, -1].legend(fontsize=8)
     return set_title(
-        figure, f"Over the learning rates accuracy lies this many points apart, in the mean: {join_names(ranges)}"
+        figure,
+        f"From one learning rate to another accuracy ranges over {join_names(ranges)}, in the mean of thin lines",
     )
 
 

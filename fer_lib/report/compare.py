@@ -263,10 +263,12 @@ def describe_published(runs: list[Run]) -> str:
     best = clean.loc[clean["reported (%)"].astype(float).idxmax()]
     view, theirs = choose_view(runs), float(best["reported (%)"]) / 100
     validation, test = (estimate_view(runs, split, view) for split in ("validation", "test"))
+    teachers = " and ".join(EXPERIMENTS[name].step for name in runs[0].experiment.teachers)
+    taught = f"; taught by networks of {teachers}, which saw the same images alone" if teachers else ""
     return (
         f"Of the figures for one network from scratch that are known to have chosen nothing on {PRIVATE}, the highest "
         f"is {best['reported (%)']}% ({best['system']}), {100 * abs(test.mean - theirs):.1f} points "
         f"{'below' if test.mean > theirs else 'above'} the **{test.format()}%** of **{runs[0].experiment.step}** "
-        f"({view.replace('_', ' ')}; chosen on PublicTest, {validation.format()}% there), and "
+        f"({view.replace('_', ' ')}; chosen on PublicTest, {validation.format()}% there{taught}), and "
         f"{'inside' if test.low <= theirs <= test.high else 'outside'} the interval that seeds alone give it."
     )
