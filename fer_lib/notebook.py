@@ -121,6 +121,20 @@ def check_parameters(cells: list[str]) -> None:
             _check_value(name, value, defaults[name])
         except ValueError as error:
             raise ParameterError(f"parameter {name}: {str(error).removeprefix(f'{name}: ')}") from None
+    _refuse_twins(
+        {
+            name: given.get(name, value)
+            for name, value in defaults.items()
+            if isinstance(value, str) and value in EXPERIMENTS
+        }
+    )
+
+
+def _refuse_twins(named: dict[str, str]) -> None:
+    """Raise ParameterError if two parameters name one experiment: its runs would be counted twice."""
+    for name, value in named.items():
+        if twin := next((other for other in named if other != name and named[other] == value), None):
+            raise ParameterError(f"parameter {name}: {value} is {twin} too; name another experiment for one of them")
 
 
 def _list_profile(given: dict) -> set[str]:

@@ -256,8 +256,8 @@ def test_milestones_are_the_minutes_until_an_accuracy_is_first_reached():
 
 
 def test_views_are_told_beside_the_plain_image():
-    def make_run(seed, step, results):
-        return SimpleNamespace(experiment=EXPERIMENTS[step], seed=seed, results=results)
+    def make_run(seed, step, results, data="fer2013"):
+        return SimpleNamespace(experiment=EXPERIMENTS[step], seed=seed, results=results, data=data)
 
     plain = {"validation_accuracy": 0.6, "test_accuracy": 0.5}
     seen = {f"{split}_accuracy_{view}": share for split in ("validation", "test") for view, share in
@@ -270,6 +270,8 @@ def test_views_are_told_beside_the_plain_image():
     missed, reached = describe_aim(strong, 0.625), describe_aim(strong, 0.62)
     assert "shown flip" in missed and "**62.0 ± 0.0%**" in missed and "missed by 0.5 points" in missed
     assert "the aim of 62.0% is reached" in reached and "ten crops" not in reached
+    own = [make_run(seed, "s5_averaging", plain | seen, "custom-0123abcd") for seed in (0, 1)]
+    assert describe_aim(own, 0.62).endswith("(62.0 ± 0.0% on validation).")
 
 
 def test_other_images_are_weighted_to_the_kinds_of_the_chosen_ones():

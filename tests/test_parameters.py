@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 
 CELL = """experiment: str = "a2_batchnorm"  # the step
 others: list[str] = ["a1_baseline"]  # beside it
+baseline: str = "a1b_baseline_balanced"  # the step it is compared with
 data: str = "auto"  # a file
 seeds: list[int] = [0, 1]  # runs
 epochs: int = 0  # 0: as published
@@ -48,6 +49,7 @@ def check(given):
         ("wandb_mode = 'foo'", "wandb_mode: no 'foo'; there are auto, online, offline, disabled"),
         ("experiment = 'a2_batchnrom'", "experiment: no experiment 'a2_batchnrom'; there are a1_baseline"),
         ("others = ['a1_baseline', 'none']", "others: no experiment 'none'"),
+        ("baseline = 'a2_batchnorm'", "experiment: a2_batchnorm is baseline too; name another experiment for one of"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_what_to_write_instead(given, message):

@@ -89,11 +89,12 @@ def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention", clas
     what: the maps show; classes: their names."""
     side = maps.shape[-1]
     relative = maps * side**2  # 1 is what it would be if all places were looked at alike
+    strength = (relative - relative.min()) / max(np.ptp(relative), 1e-9)  # where it is low the face shows through
     figure, panels = make_figure(1, len(classes), figsize=(WIDTH, 2.05))
-    for axes, face, seen, emotion in zip(panels, faces, relative, classes):
+    for axes, face, seen, strong, emotion in zip(panels, faces, relative, strength, classes):
         axes.imshow(face, cmap="gray")
         drawn = axes.imshow(
-            seen, cmap="inferno", alpha=0.55, extent=(-0.5, SIDE - 0.5, SIDE - 0.5, -0.5),
+            seen, cmap="YlOrRd", alpha=0.9 * strong**0.5, extent=(-0.5, SIDE - 0.5, SIDE - 0.5, -0.5),
             interpolation="bicubic", vmin=relative.min(), vmax=relative.max(),
         )  # fmt: skip
         axes.set_title(emotion, fontsize=8, loc="center")
@@ -101,7 +102,9 @@ def plot_maps(maps: np.ndarray, faces: np.ndarray, what: str = "attention", clas
     add_bar(drawn, f"{what}, 1 = even")
     parts = maps.mean(0).reshape(3, side // 3, 3, side // 3).sum((1, 3))
     row, column = np.unravel_index(parts.argmax(), parts.shape)
-    place = f"{('upper', 'middle', 'lower')[row]} {('left', 'central', 'right')[column]}"
+    place = f"{('upper', 'middle', 'lower')[row]} {('left', 'central', 'right')[column]}".replace(
+        "middle central", "middle"
+    )
     return set_title(figure, f"The {place} ninth of the picture has {parts.max():.0%} of the {what}")
 
 

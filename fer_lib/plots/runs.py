@@ -31,7 +31,7 @@ def plot_curves(before: list, after: list) -> Figure:
     """Accuracy and loss over the epochs, in training and on validation: each run thin, the best epoch of each marked.
 
     before, after: the runs of the step compared with and of the step in question."""
-    figure, panels = make_figure(1, 2, figsize=(WIDTH, 3.8))
+    figure, panels = make_figure(1, 2, figsize=(WIDTH, 4.0))
     for runs, colour in ((before, BEFORE), (after, AFTER)):
         for number, run in enumerate(runs):
             table, best = run.history, run.results["best_epoch"]
@@ -46,7 +46,7 @@ def plot_curves(before: list, after: list) -> Figure:
     panels[1].set(xlabel="epoch", ylabel="cross-entropy (nats)")
     panels[0].plot([], [], ":", color="black", label="in training")
     panels[0].plot([], [], "-", color="black", label="on validation (● best epoch)")
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     gaps = [estimate_mean(collect_results(runs)["last_gap"]) for runs in (before, after)]
     return set_title(
         figure,
