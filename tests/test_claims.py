@@ -247,6 +247,16 @@ def _look_up(text, verdicts):
     return mean
 
 
+def test_a_notebook_quotes_claims_as_they_are_judged():
+    quoted = 0
+    for path in sorted((PROJECT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, 4).cells:
+            for number, words in re.findall(r"^> \*\*([AB]-C\d+)\*\* (.*)$", cell.source, re.M):
+                assert words == read_claims()[0][number], path.stem
+                quoted += 1
+    assert quoted > 12
+
+
 def test_an_effect_that_no_number_of_seeds_decides_says_so():
     statement = Statement("X.1", "X", "", ACCURACY, ("a1_baseline",), ("a2_batchnorm",), "more")
     effect = Effect(0.009, 1e-6, images=1e-3, freedom=10)
