@@ -27,9 +27,9 @@ def estimate_matched_accuracy(
 
 def tabulate_subsets(groups: list[list], labels: np.ndarray, subsets: dict[str, np.ndarray]) -> pd.DataFrame:
     """Test accuracy in percent, with 95% intervals over the seeds, on parts of the test split: a row a part, with
-    its number of images, a column a step. labels: int (N,); subsets: {name: bool (N,)}."""
+    its number of images, a column a step. labels: int (N,); subsets: {name: bool (N,)}, of which an empty one is left out."""
     rows = {}
-    for name, chosen in subsets.items():
+    for name, chosen in _drop_empty(subsets).items():
         rows[name] = {"images": f"{chosen.sum():,}"}
         rows[name] |= {
             f"{runs[0].experiment.label} (%)": estimate_accuracy(runs, labels, chosen).format() for runs in groups
@@ -37,11 +37,16 @@ def tabulate_subsets(groups: list[list], labels: np.ndarray, subsets: dict[str, 
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def _drop_empty(subsets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: chosen for name, chosen in subsets.items() if chosen.any()}
+
+
 def tabulate_subset_changes(
     pairs: list[tuple[list, list]], labels: np.ndarray, subsets: dict[str, np.ndarray]
 ) -> pd.DataFrame:
     """What each step changes on parts of the test split, in points ± half the 95% interval: a row a
     part, a column a step. pairs: the runs of the step before and of the step; else as `tabulate_subsets`."""
+    subsets = _drop_empty(subsets)
     table = pd.DataFrame(index=list(subsets))
     for before, after in pairs:
         column = f"{before[0].experiment.label} to {after[0].experiment.label} (points)"
