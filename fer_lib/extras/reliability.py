@@ -27,7 +27,7 @@ def estimate_matched_accuracy(
 
 def tabulate_subsets(groups: list[list], labels: np.ndarray, subsets: dict[str, np.ndarray]) -> pd.DataFrame:
     """Test accuracy in percent, with 95% intervals over the seeds, on parts of the test split: a row a part, with
-    its number of images, a column a step. labels: int (N,); subsets: {name: bool (N,)}, of which an empty one is left out."""
+    its number of images, a column a step. labels: int (N,); subsets: {name: bool (N,)}, empty ones left out."""
     rows = {}
     for name, chosen in _drop_empty(subsets).items():
         rows[name] = {"images": f"{chosen.sum():,}"}
