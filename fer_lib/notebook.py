@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fer_lib import __version__
 from fer_lib.claims import describe_undecided, read_claims, read_verdicts, tabulate_statements
-from fer_lib.costs import measure_cost
+from fer_lib.costs import measure_cost, tabulate_costs
 from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.evaluate import format_markdown
 from fer_lib.experiments import EXPERIMENTS, find_experiment
@@ -197,7 +197,9 @@ def describe_cost(runs: list[Run]) -> None:
     costs = [measure_cost(run) for run in runs]
     minutes, speeds = (sorted(cost[name] for cost in costs) for name in ("typical_minutes", "typical_speed"))
     speed = " to ".join(dict.fromkeys(f"{value:,.0f}" for value in (speeds[0], speeds[-1])))
-    apart = " In tables a step's minutes are those of its runs on the hardware of most steps, if it has any there."
+    table = tabulate_costs(runs)
+    usual = table.loc[table["mark"] == "", "hardware"].iloc[0]
+    apart = f" In tables minutes are of runs on {usual}, unless another stands beside them."
     say(
         f"{len(runs)} run{'s' * (len(runs) > 1)} on {runs[0].data}, {sum(minutes):,.0f} minutes of training in all, "
         f"{speed} images/s ({', '.join(hardware)}, CPU threads a run: {threads}).{apart * (len(hardware) > 1)}"
