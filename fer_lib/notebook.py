@@ -226,7 +226,7 @@ def show_claims(cells: list[str], *numbers: str) -> None:
         if undecided:
             say("\n".join(f"- {describe_undecided(s, verdicts.loc[s.number])}" for s in undecided))
     say(
-        "[What the four words mean, and how this was decided](21_final_comparison.ipynb). Verdicts rest on every run "
-        "on record, and their intervals on how far runs lie apart in a whole family of experiments; so they differ "
-        "from what is shown of `seeds` alone."
+        "[What the four words mean, and how this was decided](21_final_comparison.ipynb#The-rules). Verdicts rest on "
+        "every run on record, and their intervals on how far runs lie apart in a whole family of experiments; so they "
+        "differ from what is shown of `seeds` alone."
     )

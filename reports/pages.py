@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from textwrap import indent
 
 import jinja2
 import nbformat
@@ -44,6 +45,7 @@ PARTS = {
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "matplotlib", "papermill", "sphinx", "myst-nb", "furo")
 BANNER = "<strong>Drawn faces, not FER2013</strong>: these figures show that everything runs, and nothing about people."
+BANNER_OF_PICTURE = "<strong>The faces in the picture are drawn</strong>: what is answered to them is about nobody."
 
 
 # --- notebooks ---------------------------------------------------------------------------------
@@ -72,6 +74,13 @@ def find_statements(name: str) -> list[dict]:
         head, _, *lines = ([part.strip() for part in line.strip("| ").split(" | ")] for line in text.splitlines())
         rows += [dict(zip(["number", *head], line)) for line in lines]
     return rows
+
+
+@functools.cache
+def find_notebook(number: str) -> str:
+    """The first notebook that judges a statement, under its heading Verdict."""
+    names = (name for part in PARTS for name in list_names(part))
+    return next(name for name in names if number in {row["number"] for row in find_statements(name)})
 
 
 def find_answer(name: str) -> str:
@@ -138,10 +147,11 @@ def _set_minus(text: str) -> str:
 def prepare_source(app, docname: str, source: list[str]) -> None:
     """Of a notebook, frame it; of a page of ours, fill in what it asks of this module."""
     if docname.startswith("notebooks/"):
-        source[0] = frame_notebook(docname.removeprefix("notebooks/"), nbformat.reads(source[0], as_version=4))
+        text = source[0].replace("ipynb#The-rules", "ipynb#the-rules")  # Jupyter's anchors have capitals, Sphinx's not
+        source[0] = frame_notebook(docname.removeprefix("notebooks/"), nbformat.reads(text, as_version=4))
     elif docname == "results":  # which is read in the repository too
         source[0] = source[0].replace("](../notebooks/", "](notebooks/")
-    elif docname in ("index", "statistics", "try"):
+    elif docname in ("index", "run", "statistics", "try"):
         template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(source[0])
         source[0] = template.render({asked.__name__: asked for asked in ASKED}, PARTS=PARTS, EMOTIONS=EMOTIONS)
 
@@ -158,7 +168,9 @@ FRAME = """{title}
 {command}
 ```
 
-{said} {{download}}`The notebook <{name}.ipynb>` as it was executed for this page, with its outputs.
+{said} [How to set up](../run.md).
+
+{{download}}`The notebook <{name}.ipynb>` as it was executed for this page, with its outputs.
 
 </details>
 {rest}"""
@@ -196,7 +208,7 @@ def list_notebooks(part: str) -> str:
     lines = []
     for name in list_names(part):
         answer = find_answer(name) + " *(On drawn faces.)*" * is_of_drawn_faces(name)
-        lines.append(f"- [{tell_title(name)}](notebooks/{name}.ipynb)  \n  {answer}")
+        lines.append(f"- [{tell_title(name)}](notebooks/{name}.ipynb)  \n{indent(answer, '  ')}")
     return "\n".join(lines)
 
 
@@ -212,8 +224,16 @@ def count(verdict: str) -> int:
 
 
 def show_verdicts(verdict: str) -> str:
-    table = judge()[judge()["verdict"] == f"**{verdict}**"]
+    table = judge()[judge()["verdict"] == f"**{verdict}**"].copy()
+    table[""] = [f"[{number}](notebooks/{find_notebook(number)}.ipynb#verdict)" for number in table[""]]
     return format_markdown(table[["", "statement", "verdict", "effect", "reported"]])
+
+
+def quote_readme(*headings: str) -> str:
+    """Sections of the README; what it links to in the repository, which is not on the site, is named alone."""
+    text = (REPORTS.parent / "README.md").read_text(encoding="utf-8")
+    parts = (re.search(rf"^## {heading}\n.*?(?=^## )", text, re.M | re.S)[0] for heading in headings)
+    return re.sub(r"\[([^]]+)\]\((?!http)[^)]+\)", r"`\1`", "".join(parts))
 
 
 def tell_bibtex() -> str:
@@ -285,7 +305,7 @@ def draw_examples() -> Iterator[tuple[str, str]]:
 
 
 ASKED = (
-    *(list_notebooks, count, show_verdicts, tell_bibtex),
+    *(list_notebooks, count, show_verdicts, quote_readme, tell_bibtex),
     *(tabulate_times, tell_total, tell_machine, tabulate_packages),
     *(tell_missing, measure_script, draw_examples),
 )
@@ -309,10 +329,16 @@ def finish_page(app, pagename: str, templatename: str, context: dict, doctree) -
         name = pagename.removeprefix("notebooks/")
         for picture, figure in zip(soup.select(".cell_output img"), list_figures(name), strict=True):
             _describe_picture(soup, picture, figure)
-        context["theme_announcement"] = BANNER if shows_drawn_faces(name) else ""
+        context["theme_announcement"] = (
+            BANNER if is_of_drawn_faces(name) else BANNER_OF_PICTURE if shows_drawn_faces(name) else ""
+        )
     for picture in soup.select("img[src$='.svg']"):  # the write-up's figures
         described = REPORTS / "paper" / f"{Path(picture['src']).stem}.json"
+        caption = soup.new_tag("span", attrs={"class": "caption"})
+        caption.string = picture["alt"]
         _describe_picture(soup, picture, json.loads(described.read_text(encoding="utf-8")))
+        if pagename == "paper/index":
+            (picture.find_parent(class_="hoverable") or picture).insert_after(caption)
     context["body"] = str(soup)
 
 

@@ -200,7 +200,7 @@
         if (face) place(face);
         if (isFace) tell("");
         else tell(face ? "The square is on the largest face that was found." : "No face was found: put the square on it.");
-        await answer();
+        if (isFace || face) await answer(); // else nothing is said until the reader has put it there
       } catch (error) {
         if (turn !== chosen) return;
         find("shown").hidden = true;

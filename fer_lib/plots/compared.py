@@ -176,10 +176,8 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
     )  # fmt: skip
     for axes, part in zip(panels[:, 0], parts):
         _draw_statements(axes, part, verdicts)
-        matters = {100 * statement.quantity.matters for statement in part}
-        band = f"grey: within {matters.pop():g} point" if len(matters) == 1 else "no grey band"
         what = "validation accuracy" if part is accuracies else "gaps, and other shares"
-        axes.set_xlabel(f"effect on {what}, in points ({band})", fontsize=8)
+        axes.set_xlabel(f"effect on {what}, in points (grey: less than what matters)", fontsize=8)
     counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
     for name in (name for name in VERDICT_COLOURS if name in counts):
         panels[0, 0].plot([], [], "o-", color=VERDICT_COLOURS[name], label=name)
@@ -193,11 +191,9 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
 
 def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
-    matters = {statement.quantity.matters for statement in statements}
-    if len(matters) == 1:
-        axes.axvspan(-min(matters), min(matters), color="#EEEEEE", zorder=0)
     for place, statement in enumerate(statements):
-        row = verdicts.loc[statement.number]
+        row, matters = verdicts.loc[statement.number], statement.quantity.matters
+        axes.fill_between([-matters, matters], place - 0.5, place + 0.5, color="#EEEEEE", linewidth=0, zorder=0)
         colour = VERDICT_COLOURS[row["verdict"]]
         axes.hlines(place, row["low"], row["high"], color=colour, linewidth=2)
         axes.plot(row["effect"], place, "o", color=colour, markersize=4)

@@ -214,13 +214,17 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
     for runs, recall, colour in zip((before, after), recalls, (BEFORE, AFTER)):
         panels[0].scatter(recall.mean(0), places, color=colour, label=name_step(runs[0]), s=36, zorder=2)
     changes = _estimate_recall_changes(*recalls)
+    kinds = {"better": WON, "worse": LOST, "within chance": "black"}
     for place, (mean, low, high) in zip(places, changes):
-        colour = WON if low > 0 else LOST if high < 0 else BEFORE
-        panels[1].plot(mean, place, "o", color=colour)
-        panels[1].hlines(place, low, high, color=colour, linewidth=2)
+        kind = "better" if low > 0 else "worse" if high < 0 else "within chance"
+        fill = "white" if kind == "within chance" else kinds[kind]
+        panels[1].hlines(place, low, high, color=kinds[kind], linewidth=2)
+        panels[1].plot(mean, place, "o", color=kinds[kind], markerfacecolor=fill, label=kind)
     panels[1].axvline(0, color="black", linewidth=0.8)
+    told = dict(zip(*reversed(panels[1].get_legend_handles_labels())))
+    panels[1].legend(told.values(), told, fontsize=8)
     panels[0].set(xlabel="recall", yticks=places, yticklabels=after[0].classes)
-    panels[1].set_xlabel("change of recall in points; intervals allow for all classes")
+    panels[1].set_xlabel("change of recall in points\n(intervals allow for all classes)")
     show_percent(panels[0].xaxis)
     show_points(panels[1].xaxis)
     panels[0].invert_yaxis()

@@ -25,6 +25,7 @@ def set_style() -> None:
         {
             "figure.dpi": 100,
             "figure.constrained_layout.use": True,
+            "figure.constrained_layout.wspace": 0.04,  # else the last label of a panel touches the next one's first
             "axes.titlelocation": "left",
             "axes.titlesize": "medium",
             "figure.titlesize": "medium",
