@@ -160,7 +160,7 @@ def read_method() -> dict:
 
 def tabulate_statements(statements: Sequence[Statement], verdicts: pd.DataFrame) -> pd.DataFrame:
     """A row a statement, as text: verdict, effect with its interval on validation and on the test split, what the
-    report gives, and the smallest effect that matters."""
+    report gives, the smallest effect that matters, and on how many runs it rests."""
     return pd.DataFrame([_tabulate_statement(statement, verdicts.loc[statement.number]) for statement in statements])
 
 
@@ -171,7 +171,8 @@ def _tabulate_statement(statement: Statement, verdict: pd.Series) -> dict:
     if not pd.isna(verdict["effect"]):
         row["effect"] = format_effect(quantity, verdict["effect"], verdict["low"], verdict["high"])
         row["test"] = format_effect(quantity, verdict["test"], verdict["test_low"], verdict["test_high"])
-    return row | {"matters": statement.threshold, "measured": quantity.words, "steps": statement.contrast}
+    runs = "—" if pd.isna(verdict["runs"]) else f"{verdict['runs']:.0f}"
+    return row | {"matters": statement.threshold, "measured": quantity.words, "steps": statement.contrast, "runs": runs}
 
 
 def format_effect(quantity: Quantity, mean: float, low: float, high: float) -> str:

@@ -18,8 +18,8 @@ from fer_lib.costs import measure_cost, tabulate_costs
 from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.evaluate import format_markdown
 from fer_lib.experiments import EXPERIMENTS, find_experiment
-from fer_lib.plots.style import describe_figure, set_style
-from fer_lib.record import Run
+from fer_lib.plots.style import describe_figure, join_names, set_style
+from fer_lib.record import Run, group_runs, read_published_runs
 from fer_lib.track import MODES
 from fer_lib.train import check_seeds
 
@@ -203,7 +203,16 @@ def describe_cost(runs: list[Run]) -> None:
     say(
         f"{len(runs)} run{'s' * (len(runs) > 1)} on {runs[0].data}, {sum(minutes):,.0f} minutes of training in all, "
         f"{speed} images/s ({', '.join(hardware)}, CPU threads a run: {threads}).{apart * (len(hardware) > 1)}"
+        f"{_tell_others(runs)}"
     )
+
+
+def _tell_others(runs: list[Run]) -> str:
+    """That there are more published runs of some of these experiments than are shown, in a sentence, if there are."""
+    shown = group_runs(run for run in runs if run.data == "fer2013" and run.experiment in EXPERIMENTS.values())
+    known = group_runs(read_published_runs(names=shown))
+    more = [f"{own[0].experiment.step} ({len(own)})" for name, own in known.items() if len(own) > len(shown[name])]
+    return f" More runs than shown are on record of {join_names(more)}: verdicts rest on all." if more else ""
 
 
 def show_claims(cells: list[str], *numbers: str) -> None:

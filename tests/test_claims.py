@@ -127,6 +127,7 @@ def test_a_statement_is_tabulated_with_verdict_effect_and_interval_together():
     )
     (told,) = claims.tabulate_statements([statement], row.set_index("statement")).to_dict("records")
     assert told["verdict"] == "**true**" and told["steps"] == "A2 − A1" and told["reported"] == "+3.0"
+    assert told["runs"] == "4"
     assert re.fullmatch(r"\+9\.5 \(\+\d+\.\d to \+\d+\.\d\)", told["effect"])
 
 
