@@ -128,7 +128,7 @@ def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> 
             add_hint(axes, place, share, f"{name_step(groups[round(place)][0])}: {share:.0%} reported, on validation")
         told.append(f"{found[best].format()}% ({groups[best][0].experiment.step})")
         axes.set_title(name, fontsize=9)
-        axes.set_xticks(range(len(groups)), [runs[0].experiment.step for runs in groups], fontsize=8)
+        axes.set_xticks(range(len(groups)), [runs[0].experiment.step for runs in groups], fontsize=7)
         axes.set(xlabel="step", xlim=(-0.5, len(groups) - 0.5))
         axes.grid(axis="x", visible=False)
     panels[0, 0].set_ylabel("accuracy")
