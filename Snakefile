@@ -61,7 +61,7 @@ rule site:
         expand("reports/notebooks/{name}.ipynb", name=NOTEBOOKS),
         "reports/conf.py",
         "reports/pages.py",
-        expand("reports/{page}.md", page=["index", "results", "statistics", "references", "try"]),
+        expand("reports/{page}.md", page=["index", "results", "run", "statistics", "references", "try"]),
         "reports/site.css",
         "reports/site.js",
         "reports/try.js",

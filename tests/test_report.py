@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
+from fer_lib import claims
 from fer_lib.record import WEIGHTS, digest_sources, list_sources, read_published_runs
 from fer_lib.report import publish
 from tests.conftest import PROJECT
@@ -34,6 +35,7 @@ def site(tmp_path_factory):
         "reports/pages.py",
         "reports/references.md",
         "reports/results.md",
+        "reports/run.md",
         "reports/site.css",
         "reports/site.js",
         "reports/statistics.md",
@@ -74,8 +76,12 @@ def test_every_notebook_is_a_page_and_those_of_drawn_faces_say_so(site):
     pages = {path.stem: path.read_text() for path in (site / "notebooks").glob("*.html")}
     notebooks = {path.stem: path.read_text() for path in (PROJECT / "notebooks").glob("*.ipynb")}
     assert sorted(pages) == sorted(notebooks)
-    drawn = {name for name, text in notebooks.items() if "data: str" in text or "picture: str" in text}
-    assert {name for name, text in pages.items() if "Drawn faces, not FER2013" in text} == drawn
+    for told, parameter in (
+        ("Drawn faces, not FER2013", "data: str"),
+        ("The faces in the picture are", "picture: str"),
+    ):
+        drawn = {name for name, text in notebooks.items() if parameter in text}
+        assert {name for name, text in pages.items() if told in text} == drawn
     for page in site.glob("*.html"):  # their figures and tables are of the records
         assert "Drawn faces, not FER2013" not in page.read_text()
 
@@ -92,6 +98,20 @@ def test_every_notebook_begins_with_its_answer_and_how_to_run_it(site):
     table = BeautifulSoup((site / "statistics.html").read_text(), "html.parser").select_one("table")
     seconds = [float(row.select("td")[1].get_text()) for row in table.select("tbody tr")]
     assert len(seconds) == len(list((site / "notebooks").glob("*.html"))) and min(seconds) > 0
+
+
+@pytest.mark.slow
+def test_a_verdict_leads_to_the_notebook_that_gives_it_and_the_site_says_how_to_run_it(site):
+    index = BeautifulSoup((site / "index.html").read_text(), "html.parser")
+    links = {link.get_text(): link["href"] for link in index.select("td[data-label=number] a")}
+    numbers = [s.number for s in claims.read_claims()[1] if s.claim != claims.QUESTIONS]
+    assert sorted(links) == sorted(numbers)
+    for number, address in links.items():
+        name, anchor = address.split("#")
+        page = BeautifulSoup((site / name).read_text(), "html.parser")
+        assert any(cell.get_text() == number for cell in page.find(id=anchor).select("td[data-label=number]")), number
+    run = (site / "run.html").read_text()
+    assert "make report" in run and "papermill notebooks/03_a1_baseline.ipynb" in run and "README" in run
 
 
 @pytest.mark.slow
