@@ -24,15 +24,17 @@ NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 QUICK = find_data() is None  # no FER2013: a profile on the drawn faces
 SEEDS = config.get("seeds", [0, 1, 2])
 DATA = config.get("data", "fer2013")  # the name that its runs are recorded under: drawn or drawn-few to try things
+CHOSEN = config.get("experiments", list(EXPERIMENTS))
+CHOSEN = [CHOSEN] if isinstance(CHOSEN, str) else CHOSEN
 RUNS = expand(
     "reports/runs/{experiment}/{data}-seed{seed}/run.json",
-    experiment=config.get("experiments", EXPERIMENTS),
+    experiment=CHOSEN,
     data=DATA,
     seed=SEEDS,
 )
 if unknown := set(config) - {"experiments", "seeds", "data"}:
     raise WorkflowError(f"--config knows experiments, seeds and data, and no {', '.join(sorted(unknown))}")
-if unknown := set(config.get("experiments", ())) - set(EXPERIMENTS):
+if unknown := set(CHOSEN) - set(EXPERIMENTS):
     raise WorkflowError(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(EXPERIMENTS)}")
 REPORTS, MADE_FROM = Path("reports"), Path("reports/made_from.txt")
 SOURCES = [str(path) for path in list_sources(REPORTS)]
