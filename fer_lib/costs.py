@@ -1,25 +1,63 @@
-"""What training takes: minutes, speed, and the hardware that these are of."""
+"""What training takes: minutes and speed, on what hardware; and operations, which are the same on any."""
 
 import re
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
+from fer_lib.experiment import Experiment
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.models import count_multiply_adds
+from fer_lib.recipe import SMALL
+
 
 def measure_cost(run) -> dict[str, float]:
     """What a run takes where nothing else is in its way, from its median epoch, or median epochs if the first ones had
-    smaller images, or asked teachers whose answers the later ones repeat: typical_minutes in all, epoch_seconds in the
-    mean, and typical_speed in training images/s. Sums over the epochs, which environment has, hold every pause and all
-    other work on the machine."""
+    smaller images, or asked teachers whose answers the later ones repeat: typical_minutes in all, and typical_speed in
+    training images/s. Sums over the epochs, which environment has, hold every pause and all other work on the
+    machine."""
     seconds, recipe = run.history["seconds"], run.experiment.recipe
     first = np.arange(len(seconds)) < max(recipe.small_share * run.experiment.epochs, recipe.draws)
     typical = sum(len(part) * part.median() for _, part in seconds.groupby(first))
     return {
-        "epoch_seconds": typical / len(seconds),
         "typical_minutes": typical / 60,
         "typical_speed": run.environment["images_per_second"] * run.environment["seconds"] / typical,
     }
+
+
+def count_operations(run) -> float:
+    """Floating-point operations of a training: an image's multiply-adds count two each, and three times, once for the
+    way forward and, as is customary, twice for the way back. Sharpness goes both ways twice; teachers are asked
+    once about an image of each draw. Judging the validation split is left out, and so is what each teacher took."""
+    experiment, recipe, epochs = run.experiment, run.experiment.recipe, len(run.history)
+    images = run.environment["images_per_second"] * run.environment["seconds"] / epochs  # in an epoch
+    small = min(round(recipe.small_share * experiment.epochs), epochs)
+    asked = min(recipe.draws or epochs, epochs)
+    passes = 2 * 3 * (2 if recipe.sharpness else 1) * _count_epochs(experiment, epochs, small)
+    for teacher in run.environment.get("teachers", []):
+        passes += 2 * _count_epochs(EXPERIMENTS[teacher.split()[0]], asked, min(small, asked))
+    return images * passes
+
+
+def _count_epochs(experiment: Experiment, epochs: int, small: int) -> int:
+    """Multiply-adds of showing one image to an experiment's network once an epoch, shrunk in some of them."""
+    return (epochs - small) * count_image(experiment) + (small and small * count_image(experiment, SMALL))
+
+
+@cache
+def count_image(experiment: Experiment, side: int = 0) -> int:
+    """Multiply-adds of the way of one image through an experiment's network, of the side that it is trained on, or of
+    another."""
+    return count_multiply_adds(experiment.build_model(), side or experiment.side)
+
+
+def format_operations(runs: list) -> str:
+    """The median over runs of what a training takes, in PFLOP, 10**15 operations: "0.081", two digits that count."""
+    return np.format_float_positional(
+        np.median([count_operations(run) for run in runs]) / 1e15, precision=2, fractional=False, trim="-"
+    )
 
 
 def shorten_hardware(name: str) -> str:
@@ -33,12 +71,12 @@ def name_hardware(environment: dict) -> str:
     return name + (f", {threads} threads" if threads > 1 and not name.startswith("NVIDIA") else "")
 
 
-COSTS = ["epoch_seconds", "typical_minutes", "typical_speed"]
+COSTS = ["typical_minutes", "typical_speed"]
 
 
 def tabulate_costs(runs: list) -> pd.DataFrame:
     """What a run of each experiment takes, a row an experiment, by name: medians of what `measure_cost` gives, the
-    `hardware` they are of, and, if it is not the others', a `note`, " (AMD EPYC with AVX-512)", and a `mark`, "*".
+    `hardware` they are of, and, if it is not the others', a `note`, " (AMD EPYC with AVX-512)".
 
     What different machines or numbers of threads take cannot be compared: runs count if they were on the hardware
     that most of these experiments have a run on; an experiment with none there is measured where most of its own
@@ -52,25 +90,12 @@ def tabulate_costs(runs: list) -> pd.DataFrame:
     for name, group in table.groupby("experiment", sort=False):
         hardware = common if common in group["hardware"].to_numpy() else group["hardware"].mode()[0]
         costs = group.loc[group["hardware"] == hardware, COSTS].median()
-        note, mark = ("", "") if hardware == common else (f" ({hardware})", "*")
-        rows[name] = {**costs, "hardware": hardware, "note": note, "mark": mark}
+        rows[name] = {**costs, "hardware": hardware, "note": "" if hardware == common else f" ({hardware})"}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _describe_cost(run) -> dict:
     return measure_cost(run) | {"experiment": run.experiment.name, "hardware": name_hardware(run.environment)}
-
-
-def describe_times(runs: list) -> str:
-    """What the times are of that a table of these runs has with the marks of `tabulate_costs`, in a sentence."""
-    costs = tabulate_costs(runs)
-    common, marked = (costs.loc[costs["mark"] == mark, "hardware"].unique() for mark in ("", "*"))
-    others = (
-        f", those with * on {' or '.join(marked)}; times of different hardware cannot be compared"
-        if len(marked)
-        else ""
-    )
-    return f"Times are measured on {common[0]}{others}."
 
 
 def describe_precisions(runs: list) -> str:

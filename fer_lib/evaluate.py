@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib.costs import measure_cost, tabulate_costs
+from fer_lib.costs import count_image, format_operations, measure_cost, tabulate_costs
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.models import count_multiply_adds
 from fer_lib.record import read_published_runs, runs_folder
 from fer_lib.statistics import Effect, estimate_contrast, estimate_difference, estimate_mean, moderate_variances
 
@@ -143,14 +142,15 @@ SUMMARY = {
 
 
 def summarise_experiments(runs: list) -> pd.DataFrame:
-    """One row an experiment, in the order met: parameters, mean ± half the 95% interval over its seeds, median
-    minutes a run."""
+    """One row an experiment, in the order met: parameters, mean ± half the 95% interval over its seeds, and
+    the median run's work and minutes."""
     table, costs = collect_results(runs), tabulate_costs(runs)
     rows = {}
     for (name, step, title), group in table.groupby(["experiment", "step", "title"], sort=False):
         row = {"seeds": len(group), "parameters": f"{group['parameters'].iloc[0]:,}"}
         row |= {label: estimate_mean(group[column]).format() for column, label in SUMMARY.items()}
         row["epochs"] = estimate_mean(group["epochs"]).format(1, 0)
+        row["PFLOP a run"] = format_operations([run for run in runs if run.experiment.name == name])
         row["minutes a run"] = f"{costs.loc[name, 'typical_minutes']:.1f}{costs.loc[name, 'note']}"
         rows[f"{step} {title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -226,9 +226,9 @@ def summarise_costs(groups: list[list]) -> pd.DataFrame:
 
     "multiply-adds (M) per point" is empty where the gain is not clear of zero, and left out if none is."""
     first, rows, costs = groups[0], {}, tabulate_costs(sum(groups, []))
-    start = count_multiply_adds(first[0].experiment.build_model(), first[0].experiment.side)
+    start = count_image(first[0].experiment)
     for runs in groups:
-        work = count_multiply_adds(runs[0].experiment.build_model(), runs[0].experiment.side)
+        work = count_image(runs[0].experiment)
         gain = compare_runs(first, runs, "validation_accuracy")
         per_point = (work - start) / 1e6 / (100 * gain.mean) if runs is not first and gain.low > 0 else None
         cost = costs.loc[runs[0].experiment.name]

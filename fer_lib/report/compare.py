@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from fer_lib.costs import tabulate_costs
+from fer_lib.costs import count_image, format_operations
 from fer_lib.dataset import EMOTIONS, PROJECT
 from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_view
 from fer_lib.experiments import EXPERIMENTS
@@ -22,7 +22,7 @@ from fer_lib.extras.reliability import (
     tabulate_judges,
 )
 from fer_lib.metrics import calc_confusion
-from fer_lib.models import count_multiply_adds, count_parameters
+from fer_lib.models import count_parameters
 from fer_lib.record import Run, group_runs, read_published_runs, runs_folder
 from fer_lib.statistics import estimate_mean
 
@@ -192,22 +192,22 @@ def tabulate_networks() -> pd.DataFrame:
         model = experiment.build_model()
         row = {"step": experiment.step, "network": NETWORKS[experiment.name]}
         row["parameters"] = f"{count_parameters(model):,}"
-        rows.append(row | {"multiply-adds (M)": f"{count_multiply_adds(model) / 1e6:.0f}"})
+        rows.append(row | {"multiply-adds (M)": f"{count_image(experiment) / 1e6:.0f}"})
     return pd.DataFrame(rows)
 
 
 def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
-    """A row an experiment: accuracies and macro F1 in percent with intervals, size, work, and cost, marked as
-    `describe_times` says."""
-    rows, costs = {}, tabulate_costs(runs)
+    """A row an experiment: accuracies and macro F1 in percent with intervals, size, and the work of an image and of a
+    training."""
+    rows = {}
     for group in group_runs(runs).values():
         experiment, table = group[0].experiment, collect_results(group)
         row, columns = {}, ("validation_accuracy", "test_accuracy", "test_macro_f1", "train_accuracy_clean")
         for column, label in zip(columns, ("validation", "test", "test macro F1", "train")):
             row[label] = estimate_mean(table[column]).format()
         row |= {"runs": len(table), "parameters": f"{table['parameters'].iloc[0]:,}"}
-        row["multiply-adds (M)"] = f"{count_multiply_adds(experiment.build_model(), experiment.side) / 1e6:.1f}"
-        row["s an epoch"] = f"{costs.loc[experiment.name, 'epoch_seconds']:.0f}{costs.loc[experiment.name, 'mark']}"
+        row["multiply-adds (M)"] = f"{count_image(experiment) / 1e6:.1f}"
+        row["PFLOP a run"] = format_operations(group)
         rows[f"{experiment.step} {experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

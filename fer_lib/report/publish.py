@@ -11,7 +11,7 @@ from argparse import ArgumentParser
 import pandas as pd
 
 from fer_lib.claims import QUESTIONS, REPORTS, read_claims, read_verdicts, tabulate_statements
-from fer_lib.costs import describe_times, shorten_hardware, tabulate_costs
+from fer_lib.costs import format_operations, shorten_hardware
 from fer_lib.data import find_data, load_data
 from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.evaluate import collect_results, format_markdown
@@ -33,7 +33,7 @@ START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
 
 def tabulate_results(runs: list[Run]) -> pd.DataFrame:
     """One row an experiment: what the report gives, and what was measured, in percent."""
-    rows, costs = [], tabulate_costs(runs)
+    rows = []
     for mine in group_runs(runs).values():
         experiment = mine[0].experiment
         reported = "—" if experiment.reported is None else " / ".join(f"{100 * v:.0f}" for v in experiment.reported)
@@ -43,7 +43,7 @@ def tabulate_results(runs: list[Run]) -> pd.DataFrame:
             row[label] = estimate_mean([run.results[column] for run in mine]).format()
         row |= {"runs": len(mine), "reported train / validation": reported}
         row["parameters"] = f"{mine[0].results['parameters']:,}"
-        row["min a run"] = f"{costs.loc[experiment.name, 'typical_minutes']:.1f}{costs.loc[experiment.name, 'mark']}"
+        row["PFLOP a run"] = format_operations(mine)
         rows.append(row | {"experiment": f"`{experiment.name}`"})
     return pd.DataFrame(rows)
 
@@ -75,7 +75,7 @@ def fill_results(text: str) -> str:
     runs, statements = choose_runs(1), [s for s in read_claims()[1] if s.claim != QUESTIONS]
     ledger = tabulate_statements(statements, read_verdicts())[["", "statement", "verdict", "effect", "reported"]]
     parts = {
-        "results": f"{format_markdown(tabulate_results(runs))}\n\n{describe_times(runs)}",
+        "results": format_markdown(tabulate_results(runs)),
         "claims": format_markdown(ledger),
         "bench": f"{format_markdown(tabulate_bench())}\n\n{describe_bench()}",
     }

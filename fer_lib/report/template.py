@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from fer_lib import __version__, claims, plots
-from fer_lib.costs import describe_precisions, describe_times, measure_cost, shorten_hardware, tabulate_costs
+from fer_lib.costs import count_image, describe_precisions, measure_cost, shorten_hardware, tabulate_costs
 from fer_lib.dataset import EMOTIONS, PROJECT
 from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_view, format_markdown, judge_aim
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment, list_treatments
 from fer_lib.extras.search import describe_grids
-from fer_lib.models import count_multiply_adds
 from fer_lib.record import WEIGHTS, Run, read_published_runs
 from fer_lib.report import compare
 from fer_lib.statistics import Effect, bound_share, estimate_mean, format_number
@@ -126,9 +125,6 @@ class Records:
         widths = dict.fromkeys(table.columns, 10) | {"runs": 5, "parameters": 11}
         return _format_table(table.reset_index(names="step"), {"step": 24} | widths)
 
-    def describe_times(self, reports: str) -> str:
-        return describe_times([run for run in self._all_runs if run.experiment.report in reports]).replace("*", "\\*")
-
     def count_experiments(self) -> int:
         return len({run.experiment.name for run in self._all_runs})
 
@@ -201,8 +197,7 @@ class Records:
 
     def count_multiply_adds(self, name: str) -> str:
         """Of an image's way through the network, in millions."""
-        experiment = find_experiment(name)
-        return f"{count_multiply_adds(experiment.build_model(), experiment.side) / 1e6:.0f}"
+        return f"{count_image(find_experiment(name)) / 1e6:.0f}"
 
     def weights(self, run: Run) -> str:
         """The file of a run's weights, from the project's root."""
