@@ -52,6 +52,11 @@ class Quantity:
         digits = 1 - int(np.floor(np.log10(factor)))  # two that count: no factor here is known any better
         return f"×{round(factor, digits):.{max(digits, 0)}f}"
 
+    def format_end(self, value: float) -> str:
+        """An end of an interval: of points with so many decimals that it is seen on which side of zero it lies."""
+        decimals = next((n for n in (1, 2, 3) if round(100 * value, n)), 1)
+        return format_number(100 * value, decimals, sign=True) if self.unit == "points" else self.format(value)
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -175,11 +180,12 @@ def _tabulate_statement(statement: Statement, verdict: pd.Series) -> dict:
     return row | {"matters": statement.threshold, "measured": quantity.words, "steps": statement.contrast, "runs": runs}
 
 
-def format_effect(quantity: Quantity, mean: float, low: float, high: float) -> str:
-    """ "+1.2 (−0.1 to +2.4)"; a dash for none."""
+def format_effect(quantity: Quantity, mean: float, low: float, high: float, unit: str = "") -> str:
+    """ "+1.2 (−0.1 to +2.4)", or, with " points" for its unit, "+1.2 points (−0.1 to +2.4)"; a dash for none."""
     if np.isnan(mean):
         return "—"
-    return f"{quantity.format(mean)} ({quantity.format(low)} to {quantity.format(high)})"
+    ends = (quantity.format_end(value) for value in (low, high))
+    return f"{quantity.format(mean)}{unit if quantity.unit == 'points' else ''} ({' to '.join(ends)})"
 
 
 def describe_undecided(statement: Statement, verdict: pd.Series) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fer_lib.claims import format_effect
 from fer_lib.evaluate import collect_results, compare_runs
 from fer_lib.plots.style import (
     AFTER,
@@ -197,8 +198,8 @@ def _draw_statements(axes, statements: list, verdicts: pd.DataFrame) -> None:
         colour = VERDICT_COLOURS[row["verdict"]]
         axes.hlines(place, row["low"], row["high"], color=colour, linewidth=2)
         axes.plot(row["effect"], place, "o", color=colour, markersize=4)
-        low, effect, high = (format_number(100 * row[name], sign=True) for name in ("low", "effect", "high"))
-        told = f"{statement.number} {statement.says} {row['verdict'].capitalize()}: {effect} ({low} to {high}) points"
+        effect = format_effect(statement.quantity, row["effect"], row["low"], row["high"], unit=" points")
+        told = f"{statement.number} {statement.says} {row['verdict'].capitalize()}: {effect}"
         add_hint(axes, row["effect"], place, told)
         if not np.isnan(statement.reported):
             axes.plot(statement.reported, place, "D", color="black", markerfacecolor="none", markersize=6)

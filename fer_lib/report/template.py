@@ -79,8 +79,7 @@ class Records:
         for the same on the test split."""
         quantity, row = self._find_statement(number).quantity, self._verdicts.loc[number]
         columns = ("effect", "low", "high") if split == "validation" else ("test", "test_low", "test_high")
-        mean, low, high = (quantity.format(row[column]) for column in columns)
-        return f"{mean}{' points' if quantity.unit == 'points' else ''} ({low} to {high})"
+        return claims.format_effect(quantity, *row[list(columns)], unit=" points")
 
     def verdict(self, number: str) -> str:
         """ "*true*", "*false*", "*too small to matter*" or "*undecided*"."""
