@@ -1,6 +1,6 @@
 """Recorded runs compared: means and differences with their intervals, and tables of runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -9,8 +9,8 @@ import pandas as pd
 
 from fer_lib.costs import count_image, format_operations, measure_cost, tabulate_costs
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.record import read_published_runs, runs_folder
-from fer_lib.statistics import Effect, estimate_contrast, estimate_difference, estimate_mean, moderate_variances
+from fer_lib.record import group_runs, read_published_runs, runs_folder
+from fer_lib.statistics import Effect, estimate_contrast, estimate_difference, moderate_variances
 
 
 def collect_results(runs: list) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def choose_view(runs: list) -> str:
 
 def estimate_view(runs: list, split: str, view: str) -> Effect:
     """Accuracy on a split under a view, over the runs."""
-    return estimate_mean([run.results[name_metric(split, view)] for run in runs])
+    return estimate_metric(runs, name_metric(split, view))
 
 
 def tabulate_views(groups: list[list]) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def tabulate_views(groups: list[list]) -> pd.DataFrame:
             row = {}
             for split in ("validation", "test"):
                 plain, seen = ([run.results[name_metric(split, one)] for run in runs] for one in ("plain", view))
-                row[f"{split} (%)"] = estimate_mean(seen).format()
+                row[f"{split} (%)"] = estimate_view(runs, split, view).format()
                 row[f"gain, {split}"] = "" if view == "plain" else estimate_difference(plain, seen).format(sign=True)
             rows[f"{runs[0].experiment.step}, {view.replace('_', ' ')}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -142,49 +142,53 @@ SUMMARY = {
 
 
 def summarise_experiments(runs: list) -> pd.DataFrame:
-    """One row an experiment, in the order met: parameters, mean ± half the 95% interval over its seeds, and
-    the median run's work and minutes."""
-    table, costs = collect_results(runs), tabulate_costs(runs)
-    rows = {}
-    for (name, step, title), group in table.groupby(["experiment", "step", "title"], sort=False):
-        row = {"seeds": len(group), "parameters": f"{group['parameters'].iloc[0]:,}"}
-        row |= {label: estimate_mean(group[column]).format() for column, label in SUMMARY.items()}
-        row["epochs"] = estimate_mean(group["epochs"]).format(1, 0)
-        row["PFLOP a run"] = format_operations([run for run in runs if run.experiment.name == name])
+    """One row an experiment, in the order met: parameters, mean ± half the 95% interval, from how few to how many
+    epochs, and the median run's work and minutes."""
+    costs, rows = tabulate_costs(runs), {}
+    for name, own in group_runs(runs).items():
+        row = {"seeds": len(own), "parameters": f"{own[0].results['parameters']:,}"}
+        row |= {label: estimate_metric(own, column).format() for column, label in SUMMARY.items()}
+        epochs = [run.results["epochs"] for run in own]
+        row["epochs"] = "–".join(str(number) for number in sorted({min(epochs), max(epochs)}))
+        row["PFLOP a run"] = format_operations(own)
         row["minutes a run"] = f"{costs.loc[name, 'typical_minutes']:.1f}{costs.loc[name, 'note']}"
-        rows[f"{step} {title}"] = row
+        rows[f"{own[0].experiment.step} {own[0].experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def compare_runs(before: list, after: list, metric: str) -> Effect:
-    """How much higher a metric of `collect_results` is after than before, in the mean; the runs are not paired.
+    """How much higher a metric of `collect_results` is after than before, in the mean; the runs are not paired. Its
+    interval is as `estimate_metric`'s, of two experiments that are not published from how far both lie apart."""
+    return _estimate({-1.0: before, 1.0: after}, metric)
 
-    Its 95% interval is from how far runs of one experiment lie apart in the whole family of these experiments, as far
-    as they are published runs, else among these runs alone (see `statistics.moderate_variances`), so a single run has
-    one too."""
-    values, families = {}, {}
-    for side, runs in (("before", before), ("after", after)):
-        published = _is_published(runs[0])
-        name = runs[0].experiment.name
-        own = {name if published and name not in values else side: collect_results(runs)[metric]}
-        family = families.setdefault(runs[0].experiment.family, {})
-        family |= (_read_family(runs[0], metric) if published else {}) | own
-        values |= own
-    return _compare(values, families.values())
+
+def estimate_metric(runs: list, metric: str) -> Effect:
+    """The mean of a metric of `collect_results` over the runs of one experiment.
+
+    Its 95% interval is for the chance in training, not that in which images the split holds: from how far runs of one
+    experiment lie apart in the whole family of this one, as far as they are published runs, else among these runs
+    alone (see `statistics.moderate_variances`). So a single run that is published has one too."""
+    return _estimate({1.0: runs}, metric)
 
 
 def compare_values(before: Sequence[float], after: Sequence[float]) -> Effect:
     """The difference of two means, of one value a run each, not paired, with its 95% interval; both scatter alike, as
     far as can be seen."""
     values = {"before": before, "after": after}
-    return _compare(values, [values])
+    return estimate_contrast({"before": -1.0, "after": 1.0}, values, moderate_variances(values))
 
 
-def _compare(values: Mapping, families: Iterable[Mapping]) -> Effect:
-    """The difference of the two means, the variance of each known from all of its family."""
-    before, after = values
-    scatters = {name: scatter for family in families for name, scatter in moderate_variances(family).items()}
-    return estimate_contrast({before: -1.0, after: 1.0}, values, scatters)
+def _estimate(sides: Mapping[float, list], metric: str) -> Effect:
+    """The sum of the means of a metric over the runs of some experiments, by its weight each."""
+    weights, values, families = {}, {}, {}
+    for weight, runs in sides.items():
+        experiment, published = runs[0].experiment, _is_published(runs[0])
+        label = experiment.name if published and experiment.name not in values else weight
+        weights[label], values[label] = weight, collect_results(runs)[metric]
+        family = families.setdefault(experiment.family, {})
+        family |= (_read_family(runs_folder(), experiment.family, metric) if published else {}) | {label: values[label]}
+    scatters = {name: s for family in families.values() for name, s in moderate_variances(family).items()}
+    return estimate_contrast(weights, values, scatters)
 
 
 def describe_changes(*pairs: tuple[list, list]) -> str:
@@ -210,9 +214,10 @@ def _is_published(run) -> bool:
     return run.data == "fer2013" and run.experiment == EXPERIMENTS.get(run.experiment.name)
 
 
-def _read_family(run, metric: str) -> dict[str, pd.Series]:
-    """The metric of all published runs of the family that a run's experiment is of: {experiment: one value a run}."""
-    table = _tabulate_family(runs_folder(), run.experiment.family)
+@cache
+def _read_family(folder: Path, family: str, metric: str) -> dict[str, pd.Series]:
+    """The metric of all published runs of a family: {experiment: one value a run}."""
+    table = _tabulate_family(folder, family)
     return {name: group[metric].dropna() for name, group in table.groupby("experiment") if group[metric].notna().any()}
 
 
@@ -245,15 +250,14 @@ def summarise_costs(groups: list[list]) -> pd.DataFrame:
 def compare_with_report(runs: list) -> pd.DataFrame:
     """Accuracy in training and on validation, in percent: what the report gives, and what was measured."""
     rows = {}
-    for experiment in dict.fromkeys(run.experiment for run in runs):
-        results = [run.results for run in runs if run.experiment == experiment]
-        unknown = experiment.reported is None or runs[0].data.startswith("custom-")  # the reports' are of FER2013
+    for own in group_runs(runs).values():
+        experiment = own[0].experiment
+        unknown = experiment.reported is None or own[0].data.startswith("custom-")  # the reports' are of FER2013
         reported = ["—"] * 2 if unknown else [f"{100 * share:.0f}" for share in experiment.reported]
         row = {"reported: train": reported[0], "reported: validation": reported[1]}
         for prefix, place in (("last_", "last epoch"), ("", "best epoch")):
             for split in ("train", "validation"):
-                values = [result[f"{prefix}{split}_accuracy"] for result in results]
-                row[f"{place}: {split}"] = estimate_mean(values).format()
+                row[f"{place}: {split}"] = estimate_metric(own, f"{prefix}{split}_accuracy").format()
         rows[f"{experiment.step} {experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

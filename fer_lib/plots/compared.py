@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fer_lib.claims import format_effect
-from fer_lib.evaluate import collect_results, compare_runs
+from fer_lib.evaluate import collect_results, compare_runs, estimate_metric
 from fer_lib.plots.style import (
     AFTER,
     BEFORE,
@@ -24,7 +24,7 @@ from fer_lib.plots.style import (
     show_percent,
     show_points,
 )
-from fer_lib.statistics import estimate_mean, format_number
+from fer_lib.statistics import format_number
 
 EFFECTS = {
     "validation_accuracy": "validation accuracy",
@@ -111,7 +111,7 @@ def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> 
     for axes, (name, groups) in zip(panels[0], reports.items()):
         axes.axhspan(*people, color="#EEEEEE", zorder=0, label="people (published)")
         for split, offset in (("validation", -0.13), ("test", 0.13)):
-            found = [estimate_mean(collect_results(runs)[f"{split}_accuracy"]) for runs in groups]
+            found = [estimate_metric(runs, f"{split}_accuracy") for runs in groups]
             for place, effect in enumerate(found):
                 axes.vlines(place + offset, effect.low, effect.high, color=SPLIT_COLOURS[split], linewidth=2)
                 hint = f"{name_step(groups[place][0])}: {effect.format()}% on {split}"

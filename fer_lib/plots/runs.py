@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from fer_lib.dataset import EMOTIONS
-from fer_lib.evaluate import collect_results, compare_runs
+from fer_lib.evaluate import collect_results, compare_runs, estimate_metric
 from fer_lib.metrics import calc_confusion, calc_recall
 from fer_lib.plots.style import (
     AFTER,
@@ -24,7 +24,7 @@ from fer_lib.plots.style import (
     show_percent,
     show_points,
 )
-from fer_lib.statistics import choose_confidence, estimate_contrast, estimate_mean, format_number, moderate_variances
+from fer_lib.statistics import choose_confidence, estimate_contrast, format_number, moderate_variances
 
 
 def plot_curves(before: list, after: list) -> Figure:
@@ -47,7 +47,7 @@ def plot_curves(before: list, after: list) -> Figure:
     panels[0].plot([], [], ":", color="black", label="in training")
     panels[0].plot([], [], "-", color="black", label="on validation (● best epoch)")
     figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
-    gaps = [estimate_mean(collect_results(runs)["last_gap"]) for runs in (before, after)]
+    gaps = [estimate_metric(runs, "last_gap") for runs in (before, after)]
     return set_title(
         figure,
         f"Gap from training, on the way, to validation at the last epoch: {gaps[0].format()} points for "
@@ -63,7 +63,7 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
     figure, axes = make_figure(figsize=(WIDTH, 1.6 + 0.4 * len(groups)))
     for place, runs in enumerate(groups):
         values = collect_results(runs)[metric]
-        mean = estimate_mean(values)
+        mean = estimate_metric(runs, metric)
         axes.hlines(place, mean.low, mean.high, color=AFTER, linewidth=2)
         axes.plot(values, [place] * len(values), "|", color=AFTER, markersize=9)
         axes.plot(mean.mean, place, "o", color=AFTER, label="measured: mean, 95% interval, runs" if not place else None)
@@ -85,7 +85,7 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
 
 def _tell_best(groups: list[list], metric: str) -> str:
     """Which step is best, if the best is told from the worst."""
-    means = [estimate_mean(collect_results(runs)[metric]) for runs in groups]
+    means = [estimate_metric(runs, metric) for runs in groups]
     order = np.argsort([mean.mean for mean in means])
     worst, best = groups[order[0]], groups[order[-1]]
     apart = f"{100 * (means[order[-1]].mean - means[order[0]].mean):.1f} points"
@@ -110,7 +110,7 @@ def plot_gaps(groups: list[list]) -> Figure:
             axes.scatter(
                 values, [place] * len(values), s=18, color=SPLIT_COLOURS[name], zorder=2, label=None if place else name
             )
-        gaps.append(estimate_mean(table[f"last_gap{suffix}"]))
+        gaps.append(estimate_metric(runs, f"last_gap{suffix}"))
     names = [f"{name_step(runs[0])}, {kind}\n{gap.format()} points" for (runs, kind), gap in zip(rows, gaps)]
     list_rows(axes, names, fontsize=8)
     axes.set_xlabel("accuracy at the last epoch, each run a point")

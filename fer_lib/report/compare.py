@@ -12,7 +12,7 @@ import pandas as pd
 
 from fer_lib.costs import count_image, format_operations
 from fer_lib.dataset import EMOTIONS, PROJECT
-from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_view
+from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_metric, estimate_view
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.reliability import (
     choose_temperature,
@@ -204,7 +204,7 @@ def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
         experiment, table = group[0].experiment, collect_results(group)
         row, columns = {}, ("validation_accuracy", "test_accuracy", "test_macro_f1", "train_accuracy_clean")
         for column, label in zip(columns, ("validation", "test", "test macro F1", "train")):
-            row[label] = estimate_mean(table[column]).format()
+            row[label] = estimate_metric(group, column).format()
         row |= {"runs": len(table), "parameters": f"{table['parameters'].iloc[0]:,}"}
         row["multiply-adds (M)"] = f"{count_image(experiment) / 1e6:.1f}"
         row["PFLOP a run"] = format_operations(group)

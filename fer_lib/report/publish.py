@@ -14,7 +14,7 @@ from fer_lib.claims import QUESTIONS, REPORTS, read_claims, read_verdicts, tabul
 from fer_lib.costs import format_operations, shorten_hardware
 from fer_lib.data import find_data, load_data
 from fer_lib.dataset import PROJECT, Dataset
-from fer_lib.evaluate import collect_results, format_markdown
+from fer_lib.evaluate import collect_results, estimate_metric, format_markdown
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.ensemble import group_candidates, tabulate_pools
 from fer_lib.extras.explore import collect_facts, list_choices, list_subsets
@@ -25,7 +25,6 @@ from fer_lib.record import Run, digest_sources, group_runs, read_published_runs,
 from fer_lib.report.compare import choose_runs, count_confusions, judge_mirrored, judge_subsets, judge_voted, read_bench
 from fer_lib.report.judge import judge_claims, list_measured, try_method
 from fer_lib.report.template import fill_in
-from fer_lib.statistics import estimate_mean
 from fer_lib.storage import RecordError
 
 START, END = "<!-- {}: written by `make results` -->", "<!-- end of {} -->"
@@ -40,7 +39,7 @@ def tabulate_results(runs: list[Run]) -> pd.DataFrame:
         row = {"step": experiment.step}
         columns = {"validation_accuracy": "validation", "test_accuracy": "test", "test_macro_f1": "test F1"}
         for column, label in (columns | {"train_accuracy_clean": "train"}).items():
-            row[label] = estimate_mean([run.results[column] for run in mine]).format()
+            row[label] = estimate_metric(mine, column).format()
         row |= {"runs": len(mine), "reported train / validation": reported}
         row["parameters"] = f"{mine[0].results['parameters']:,}"
         row["PFLOP a run"] = format_operations(mine)

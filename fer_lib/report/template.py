@@ -14,13 +14,21 @@ import pandas as pd
 from fer_lib import __version__, claims, plots
 from fer_lib.costs import count_image, describe_precisions, measure_cost, shorten_hardware, tabulate_costs
 from fer_lib.dataset import EMOTIONS, PROJECT
-from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_view, format_markdown, judge_aim
+from fer_lib.evaluate import (
+    choose_view,
+    collect_results,
+    compare_runs,
+    estimate_metric,
+    estimate_view,
+    format_markdown,
+    judge_aim,
+)
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment, list_treatments
 from fer_lib.extras.search import describe_grids
 from fer_lib.record import WEIGHTS, Run, read_published_runs
 from fer_lib.report import compare
-from fer_lib.statistics import Effect, bound_share, estimate_mean, format_number
+from fer_lib.statistics import Effect, bound_share, format_number
 
 
 class Records:
@@ -53,7 +61,7 @@ class Records:
 
     def accuracy(self, name: str, metric: str = "test_accuracy") -> str:
         """Mean over the seeds ± half its 95% interval, in percent: "63.5 ± 1.1"."""
-        return estimate_mean(collect_results(self.get_runs(name))[metric]).format()
+        return estimate_metric(self.get_runs(name), metric).format()
 
     def change(self, before: str, after: str, metric: str = "validation_accuracy") -> str:
         """What one step changes over another: "+2.7 points (95% interval +0.4 to +4.9)"."""
