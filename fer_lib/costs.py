@@ -11,6 +11,7 @@ from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.models import count_multiply_adds
 from fer_lib.recipe import SMALL
+from fer_lib.record import group_runs
 
 
 def measure_cost(run) -> dict[str, float]:
@@ -58,6 +59,12 @@ def format_operations(runs: list) -> str:
     return np.format_float_positional(
         np.median([count_operations(run) for run in runs]) / 1e15, precision=2, fractional=False, trim="-"
     )
+
+
+def list_work(runs: list) -> pd.Series:
+    """What `format_operations` gives for each experiment, by its step and title."""
+    rows = {f"{own[0].experiment.step} {own[0].experiment.title}": own for own in group_runs(runs).values()}
+    return pd.Series({name: format_operations(own) for name, own in rows.items()}, name="PFLOP a run")
 
 
 def shorten_hardware(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib.costs import count_image, format_operations, measure_cost, tabulate_costs
+from fer_lib.costs import count_image, measure_cost, tabulate_costs
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.record import group_runs, read_published_runs, runs_folder
 from fer_lib.statistics import Effect, estimate_contrast, estimate_difference, moderate_variances
@@ -143,14 +143,13 @@ SUMMARY = {
 
 def summarise_experiments(runs: list) -> pd.DataFrame:
     """One row an experiment, in the order met: parameters, mean ± half the 95% interval, from how few to how many
-    epochs, and the median run's work and minutes."""
+    epochs, and the median run's minutes."""
     costs, rows = tabulate_costs(runs), {}
     for name, own in group_runs(runs).items():
         row = {"seeds": len(own), "parameters": f"{own[0].results['parameters']:,}"}
         row |= {label: estimate_metric(own, column).format() for column, label in SUMMARY.items()}
         epochs = [run.results["epochs"] for run in own]
         row["epochs"] = "–".join(str(number) for number in sorted({min(epochs), max(epochs)}))
-        row["PFLOP a run"] = format_operations(own)
         row["minutes a run"] = f"{costs.loc[name, 'typical_minutes']:.1f}{costs.loc[name, 'note']}"
         rows[f"{own[0].experiment.step} {own[0].experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -184,7 +183,9 @@ def _estimate(sides: Mapping[float, list], metric: str) -> Effect:
     for weight, runs in sides.items():
         experiment, published = runs[0].experiment, _is_published(runs[0])
         label = experiment.name if published and experiment.name not in values else weight
-        weights[label], values[label] = weight, collect_results(runs)[metric]
+        known = metric in runs[0].results
+        own = [run.results[metric] for run in runs] if known else collect_results(runs)[metric]  # what takes measuring
+        weights[label], values[label] = weight, own
         family = families.setdefault(experiment.family, {})
         family |= (_read_family(runs_folder(), experiment.family, metric) if published else {}) | {label: values[label]}
     scatters = {name: s for family in families.values() for name, s in moderate_variances(family).items()}
@@ -202,12 +203,9 @@ def describe_changes(*pairs: tuple[list, list]) -> str:
             f"- From {before[0].experiment.label} to {after[0].experiment.label} validation accuracy changes by "
             f"**{changes[0]} points**, test accuracy by **{changes[1]}**."
         )
-    known = (
-        "in the whole family of experiments; a table's rests on the runs of one step, and its width is largely chance"
-        if any(_is_published(runs[0]) for pair in pairs for runs in pair)
-        else "of each of these steps"
-    )
-    return "\n".join([*lines, "", f"(± is half a 95% interval, by how far runs lie apart {known}.)"])
+    known = any(_is_published(runs[0]) for pair in pairs for runs in pair)
+    family = "in the whole family of experiments" if known else "of each of these steps"
+    return "\n".join([*lines, "", f"(± is half a 95% interval, by how far runs lie apart {family}.)"])
 
 
 def _is_published(run) -> bool:

@@ -19,6 +19,7 @@ from fer_lib.evaluate import (
     compare_runs,
     describe_aim,
     describe_changes,
+    estimate_metric,
     measure_course,
     measure_gradients,
     tabulate_views,
@@ -135,15 +136,24 @@ def test_runs_that_are_not_published_are_compared_by_their_own_scatter_unpaired(
     assert "From A1 to A2 validation accuracy changes by **+6.0 ± 4.5 points**" in describe_changes((before, after))
 
 
+def forget_families():
+    for cached in (evaluate._tabulate_family, evaluate._read_family):
+        cached.cache_clear()
+
+
 def test_published_runs_are_compared_by_the_scatter_of_their_family(monkeypatch):
     family = {"a1_baseline": [0.50, 0.52], "a2_batchnorm": [0.60], "a3_dropout": [0.60, 0.62], "b1_two_layer": [0, 1]}
     runs = {name: make_runs(name, shares, "fer2013") for name, shares in family.items()}
     monkeypatch.setattr(evaluate, "read_published_runs", lambda names: sum((runs[n] for n in names if n in runs), []))
-    evaluate._tabulate_family.cache_clear()
+    forget_families()
     change = compare_runs(runs["a1_baseline"], runs["a2_batchnorm"], "validation_accuracy")
-    evaluate._tabulate_family.cache_clear()
+    single = estimate_metric(runs["a2_batchnorm"], "validation_accuracy")
+    forget_families()
     half = stats.t.ppf(0.975, 2) * (2e-4 * (1 / 2 + 1)) ** 0.5  # report A's pooled variance, of two degrees of freedom
     assert change.mean == pytest.approx(0.09) and change.high - change.mean == pytest.approx(half)
+    assert single.high - 0.6 == pytest.approx(half / 1.5**0.5)  # one run alone has no scatter of its own
+    own = estimate_metric(make_runs("a1_baseline", [0.50, 0.52, 0.54]), "validation_accuracy")
+    assert own.format() == estimate_mean([0.50, 0.52, 0.54]).format() == "52.0 ± 5.0"  # not published: Student's
 
 
 def make_trials(filters, spread):
@@ -258,7 +268,7 @@ def test_milestones_are_the_minutes_until_an_accuracy_is_first_reached():
 
 
 def test_views_are_told_beside_the_plain_image():
-    def make_run(seed, step, results, data="fer2013"):
+    def make_run(seed, step, results, data="small"):
         return SimpleNamespace(experiment=EXPERIMENTS[step], seed=seed, results=results, data=data)
 
     plain = {"validation_accuracy": 0.6, "test_accuracy": 0.5}

@@ -8,10 +8,10 @@ import pytest
 from jinja2 import meta
 from PIL import Image
 
+from fer_lib.evaluate import estimate_metric
 from fer_lib.extras.photo import draw_picture
 from fer_lib.record import read_published_runs
 from fer_lib.report import paper, template
-from fer_lib.statistics import estimate_mean
 from tests.conftest import PROJECT
 
 pytestmark = pytest.mark.slow  # it reads every record and draws every figure
@@ -29,7 +29,7 @@ def published(tmp_path_factory):
 def test_numbers_are_those_of_the_records(published, tmp_path, monkeypatch):
     monkeypatch.delenv("FER_RUNS")
     runs = [run for run in read_published_runs() if run.experiment.name == "a3_dropout"]
-    mean = estimate_mean([run.results["test_accuracy"] for run in runs])
+    mean = estimate_metric(runs, "test_accuracy")
     assert template.fill_in('{{ accuracy("a3_dropout") }}', tmp_path).split() == mean.format().split()
     change = template.fill_in('{{ change("a2_batchnorm", "a3_dropout") }}', tmp_path)
     assert re.fullmatch(r"\+\d\.\d points \(95% interval [+−]\d+\.\d to \+\d+\.\d\)\n", change)
