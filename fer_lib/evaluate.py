@@ -1,6 +1,6 @@
 """Recorded runs compared: means and differences with their intervals, and tables of runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -155,14 +155,15 @@ def summarise_experiments(runs: list) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def compare_runs(before: list, after: list, metric: str) -> Effect:
-    """How much higher a metric of `collect_results` is after than before, in the mean; the runs are not paired. Its
-    interval is as `estimate_metric`'s, of two experiments that are not published from how far both lie apart."""
+def compare_runs(before: list, after: list, metric: str | Callable) -> Effect:
+    """How much higher a metric is after than before, in the mean; the runs are not paired. Metric and interval are as
+    `estimate_metric`'s, the latter, of two experiments that are not published, from how far both lie apart."""
     return _estimate({-1.0: before, 1.0: after}, metric)
 
 
-def estimate_metric(runs: list, metric: str) -> Effect:
-    """The mean of a metric of `collect_results` over the runs of one experiment.
+def estimate_metric(runs: list, metric: str | Callable) -> Effect:
+    """The mean of a metric over the runs of one experiment: of a column of `collect_results`, or of what is called with
+    a run.
 
     Its 95% interval is for the chance in training, not that in which images the split holds: from how far runs of one
     experiment lie apart in the whole family of this one, as far as they are published runs, else among these runs
@@ -170,26 +171,26 @@ def estimate_metric(runs: list, metric: str) -> Effect:
     return _estimate({1.0: runs}, metric)
 
 
-def compare_values(before: Sequence[float], after: Sequence[float]) -> Effect:
-    """The difference of two means, of one value a run each, not paired, with its 95% interval; both scatter alike, as
-    far as can be seen."""
-    values = {"before": before, "after": after}
-    return estimate_contrast({"before": -1.0, "after": 1.0}, values, moderate_variances(values))
-
-
-def _estimate(sides: Mapping[float, list], metric: str) -> Effect:
+def _estimate(sides: Mapping[float, list], metric: str | Callable) -> Effect:
     """The sum of the means of a metric over the runs of some experiments, by its weight each."""
     weights, values, families = {}, {}, {}
     for weight, runs in sides.items():
         experiment, published = runs[0].experiment, _is_published(runs[0])
         label = experiment.name if published and experiment.name not in values else weight
-        known = metric in runs[0].results
-        own = [run.results[metric] for run in runs] if known else collect_results(runs)[metric]  # what takes measuring
-        weights[label], values[label] = weight, own
+        weights[label], values[label] = weight, _measure(runs, metric)
         family = families.setdefault(experiment.family, {})
         family |= (_read_family(runs_folder(), experiment.family, metric) if published else {}) | {label: values[label]}
     scatters = {name: s for family in families.values() for name, s in moderate_variances(family).items()}
     return estimate_contrast(weights, values, scatters)
+
+
+def _measure(runs: list, metric: str | Callable) -> Sequence[float]:
+    """One value a run."""
+    if callable(metric):
+        return [metric(run) for run in runs]
+    if metric in runs[0].results:  # nothing to be measured
+        return [run.results[metric] for run in runs]
+    return collect_results(runs)[metric]
 
 
 def describe_changes(*pairs: tuple[list, list]) -> str:
@@ -212,16 +213,22 @@ def _is_published(run) -> bool:
     return run.data == "fer2013" and run.experiment == EXPERIMENTS.get(run.experiment.name)
 
 
-@cache
-def _read_family(folder: Path, family: str, metric: str) -> dict[str, pd.Series]:
+def _read_family(folder: Path, family: str, metric: str | Callable) -> dict[str, Sequence[float]]:
     """The metric of all published runs of a family: {experiment: one value a run}."""
-    table = _tabulate_family(folder, family)
-    return {name: group[metric].dropna() for name, group in table.groupby("experiment") if group[metric].notna().any()}
+    if callable(metric):
+        return {name: _measure(runs, metric) for name, runs in _group_family(folder, family).items()}
+    groups = _tabulate_family(folder, family).groupby("experiment")[metric]
+    return {name: values.dropna() for name, values in groups if values.notna().any()}
 
 
 @cache
 def _tabulate_family(folder: Path, family: str) -> pd.DataFrame:
-    return collect_results(read_published_runs(names=[e.name for e in EXPERIMENTS.values() if e.family == family]))
+    return collect_results(sum(_group_family(folder, family).values(), []))
+
+
+@cache
+def _group_family(folder: Path, family: str) -> dict[str, list]:
+    return group_runs(read_published_runs(names=[e.name for e in EXPERIMENTS.values() if e.family == family]))
 
 
 def summarise_costs(groups: list[list]) -> pd.DataFrame:

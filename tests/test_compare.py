@@ -18,7 +18,7 @@ LABELS = np.array([0, 1, 2, 3, 4, 5, 6, 0])
 
 
 def make_run(name, seed, predicted):
-    return SimpleNamespace(experiment=EXPERIMENTS[name], seed=seed, logits={"test": np.eye(7)[predicted]})
+    return SimpleNamespace(data="small", experiment=EXPERIMENTS[name], seed=seed, logits={"test": np.eye(7)[predicted]})
 
 
 @pytest.fixture

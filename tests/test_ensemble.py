@@ -26,7 +26,7 @@ def make_run(seed, wrong, sure=2.0, **views):
     logits = sure * np.eye(7)[np.where(np.isin(np.arange(600), wrong), (LABELS + 1) % 7, LABELS)]
     logits = {"validation": logits, "test": logits} | views
     return SimpleNamespace(
-        experiment=EXPERIMENTS["a1_baseline"], seed=seed, logits=logits, results={"parameters": 2_000_000}
+        data="small", experiment=EXPERIMENTS["a1_baseline"], seed=seed, logits=logits, results={"parameters": 2_000_000}
     )
 
 

@@ -137,7 +137,7 @@ def test_runs_that_are_not_published_are_compared_by_their_own_scatter_unpaired(
 
 
 def forget_families():
-    for cached in (evaluate._tabulate_family, evaluate._read_family):
+    for cached in (evaluate._tabulate_family, evaluate._group_family):
         cached.cache_clear()
 
 
@@ -222,7 +222,7 @@ def test_the_threads_of_a_gpus_run_say_nothing_of_its_times():
 def test_what_changes_on_parts_of_the_split_and_whose_side_is_taken():
     """Before, one of three zeros is missed, after none; on two images most taggers chose another class."""
     before, after = (
-        SimpleNamespace(logits={"test": np.eye(7)[predicted]}, experiment=EXPERIMENTS[name])
+        SimpleNamespace(data="small", logits={"test": np.eye(7)[predicted]}, experiment=EXPERIMENTS[name])
         for name, predicted in (("a1_baseline", PREDICTED), ("a2_batchnorm", LABELS))
     )
     parts = {"zeros": LABELS == 0, "ones": LABELS == 1}
@@ -235,9 +235,11 @@ def test_what_changes_on_parts_of_the_split_and_whose_side_is_taken():
 
 
 def test_a_network_is_judged_by_the_label_and_by_the_taggers():
-    labelled = SimpleNamespace(logits={"test": np.eye(7)[LABELS]}, experiment=EXPERIMENTS["s5_averaging"])
+    labelled = SimpleNamespace(data="small", logits={"test": np.eye(7)[LABELS]}, experiment=EXPERIMENTS["s5_averaging"])
     choices = np.array([0, 0, 1, 4, 1, -1])  # two of five are not the label, one image has no choice
-    voted = SimpleNamespace(logits={"test": np.eye(7)[[0, 0, 1, 4, 1, 5]]}, experiment=EXPERIMENTS["v1_votes"])
+    voted = SimpleNamespace(
+        data="small", logits={"test": np.eye(7)[[0, 0, 1, 4, 1, 5]]}, experiment=EXPERIMENTS["v1_votes"]
+    )
     table = tabulate_judges([[labelled] * 2, [voted] * 2], LABELS, choices)
     assert table["images"].tolist() == ["6", "5", "5"]
     assert table["S5 (%)"].tolist() == ["100.0 ± 0.0", "100.0 ± 0.0", "60.0 ± 0.0"]
@@ -246,7 +248,7 @@ def test_a_network_is_judged_by_the_label_and_by_the_taggers():
 
 
 def test_accuracy_on_parts_of_the_test_split():
-    run = SimpleNamespace(logits={"test": LOGITS}, experiment=EXPERIMENTS["a1_baseline"])
+    run = SimpleNamespace(data="small", logits={"test": LOGITS}, experiment=EXPERIMENTS["a1_baseline"])
     parts = {"all": LABELS >= 0, "zeros": LABELS == 0}
     table = tabulate_subsets([[run, run]], LABELS, parts)
     assert table["images"].tolist() == ["6", "3"] and table["A1 (%)"].tolist() == ["66.7 ± 0.0", "66.7 ± 0.0"]
@@ -290,7 +292,8 @@ def test_other_images_are_weighted_to_the_kinds_of_the_chosen_ones():
     """Of the others kind 0 is right in one of two, kind 1 in both; three of the chosen are of kind 0, one of kind 1."""
     labels, kinds = np.array([0, 0, 0, 1, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 0, 0, 1, 1])
     chosen = np.arange(8) < 4
-    run = SimpleNamespace(logits={"test": np.eye(7)[[3, 3, 3, 3, 0, 2, 1, 1]]})
+    answers = np.eye(7)[[3, 3, 3, 3, 0, 2, 1, 1]]
+    run = SimpleNamespace(data="small", logits={"test": answers}, experiment=EXPERIMENTS["a1_baseline"])
     assert estimate_matched_accuracy([run], labels, chosen, ~chosen, kinds).mean == 0.75 * 0.5 + 0.25 * 1
 
 

@@ -5,10 +5,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from fer_lib.evaluate import judge_aim
+from fer_lib.evaluate import estimate_metric, judge_aim
 from fer_lib.metrics import calc_accuracy, calc_probabilities
 from fer_lib.record import Run
-from fer_lib.statistics import bound_share, estimate_mean, format_number
+from fer_lib.statistics import bound_share, format_number
 
 
 def read_probabilities(run: Run, split: str) -> np.ndarray:
@@ -119,8 +119,8 @@ def describe_student(students: list[Run], teachers: list[Run], labels: np.ndarra
 
     labels: of the test split, int (N,)."""
     together = combine_runs(teachers, "test")
-    ensemble, alone = calc_accuracy(together, labels), [read_probabilities(run, "test") for run in students]
-    single = estimate_mean([calc_accuracy(answers, labels) for answers in alone])
+    ensemble = calc_accuracy(together, labels)
+    single = estimate_metric(students, lambda run: calc_accuracy(read_probabilities(run, "test"), labels))
     apart = format_number(100 * (single.mean - ensemble), sign=True)
     size = students[0].results["parameters"] / sum(run.results["parameters"] for run in teachers)
     return (

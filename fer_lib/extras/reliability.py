@@ -1,16 +1,23 @@
 """Accuracy on parts of the test split, and how far a network's confidence can be believed."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
-from fer_lib.evaluate import compare_values
+from fer_lib.evaluate import compare_runs, estimate_metric
 from fer_lib.metrics import calc_accuracy, calc_calibration_error, calc_probabilities, fit_temperature
 from fer_lib.statistics import Effect, estimate_mean
 
 
 def estimate_accuracy(runs: list, labels: np.ndarray, chosen: np.ndarray) -> Effect:
     """Test accuracy over the runs on some of the images. labels: int (N,); chosen: bool (N,)."""
-    return estimate_mean([calc_accuracy(run.logits["test"][chosen], labels[chosen]) for run in runs])
+    return estimate_metric(runs, _judge(labels, chosen))
+
+
+def _judge(labels: np.ndarray, chosen: np.ndarray) -> Callable:
+    """What gives a run's test accuracy, plain, on some of the images."""
+    return lambda run: calc_accuracy(run.logits["test"][chosen], labels[chosen])
 
 
 def estimate_matched_accuracy(
@@ -21,8 +28,7 @@ def estimate_matched_accuracy(
     labels: int (N,); chosen, others: bool (N,); kinds: int (N,) from 0, each of which some of the others has."""
     frequency = np.bincount(kinds[chosen], minlength=kinds.max() + 1) / chosen.sum()
     weights = frequency[kinds[others]] / np.bincount(kinds[others], minlength=kinds.max() + 1)[kinds[others]]
-    right = [(run.logits["test"].argmax(1) == labels)[others] for run in runs]
-    return estimate_mean([float(weights @ answers) for answers in right])
+    return estimate_metric(runs, lambda run: float(weights @ (run.logits["test"].argmax(1) == labels)[others]))
 
 
 def tabulate_subsets(groups: list[list], labels: np.ndarray, subsets: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -51,10 +57,7 @@ def tabulate_subset_changes(
     for before, after in pairs:
         column = f"{before[0].experiment.label} to {after[0].experiment.label} (points)"
         for name, chosen in subsets.items():
-            right = (
-                [calc_accuracy(run.logits["test"][chosen], labels[chosen]) for run in runs] for runs in (before, after)
-            )
-            table.loc[name, column] = compare_values(*right).format(sign=True)
+            table.loc[name, column] = compare_runs(before, after, _judge(labels, chosen)).format(sign=True)
     return table
 
 
@@ -87,10 +90,10 @@ def tabulate_judges(groups: list[list], labels: np.ndarray, choices: np.ndarray)
     before, after = (runs[0].experiment.label for runs in groups)
     rows = {}
     for name, (truth, images) in judges.items():
-        right = [[calc_accuracy(run.logits["test"][images], truth[images]) for run in runs] for runs in groups]
         rows[name] = {"images": f"{images.sum():,}"}
-        rows[name] |= {f"{step} (%)": estimate_mean(own).format() for step, own in zip((before, after), right)}
-        rows[name][f"{before} to {after} (points)"] = compare_values(*right).format(sign=True)
+        for step, runs in zip((before, after), groups):
+            rows[name][f"{step} (%)"] = estimate_accuracy(runs, truth, images).format()
+        rows[name][f"{before} to {after} (points)"] = compare_runs(*groups, _judge(truth, images)).format(sign=True)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
