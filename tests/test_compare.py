@@ -42,17 +42,17 @@ def test_confusions_are_summed_over_the_runs(runs):
 def test_accuracy_is_told_for_parts_of_the_test_split(runs):
     last = np.arange(8) == 7
     parts = {
-        "label is FER+'s majority": ~last,
+        "label is the taggers' choice": ~last,
         "with a copy in training": last,
         "without a copy in either": LABELS == 0,
     }
     told = compare.judge_subsets([run for run in runs if run.seed == 0][1:], LABELS, parts)
     assert told == {
         "a1b_baseline_balanced": {
-            "label is FER+'s majority": "85.7",
+            "label is the taggers' choice": "85.7",
             "with a copy in training": "100.0",
             "without a copy in either": "50.0",
-            "alike": "100.0",  # of the two, the one that is like it, which has no majority either
+            "alike": "100.0",  # of the two, the one that is like it, which is no choice of theirs either
         }
     }
 

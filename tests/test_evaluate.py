@@ -27,6 +27,7 @@ from fer_lib.evaluate import (
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.reliability import (
     choose_temperature,
+    describe_errors,
     estimate_matched_accuracy,
     tabulate_calibration,
     tabulate_judges,
@@ -210,8 +211,11 @@ def test_a_temperature_is_used_only_where_it_mends_the_calibration_on_validation
     assert fitted < 0.99 and chosen == 1
     run = SimpleNamespace(experiment=EXPERIMENTS["a1_baseline"], logits={"validation": mixed, "test": mixed})
     row = tabulate_calibration([[run]], {"validation": labels, "test": labels}).loc["A1"]
-    assert row["used"] == "no" and row["error, test"] == row["error, validation"] == "3.8"
-    assert float(row["with it, validation"]) > 3.8
+    assert (
+        row["temperature used"] == "no"
+        and row["error as trained, test"] == row["error as trained, validation"] == "3.8"
+    )
+    assert float(row["error with it, validation"]) > 3.8
 
 
 def test_the_threads_of_a_gpus_run_say_nothing_of_its_times():
@@ -232,6 +236,19 @@ def test_what_changes_on_parts_of_the_split_and_whose_side_is_taken():
     sides = tabulate_sides([[before], [after]], LABELS, choices)
     assert sides.loc["A1 Baseline"].tolist() == ["2", "50.0", "50.0"]
     assert sides.loc["A2 Batch norm"].tolist() == ["2", "100.0", "0.0"]
+
+
+def test_it_is_told_how_many_errors_lie_where_the_label_is_doubtful():
+    """Of the one's two errors one lies there, of the other's single one none; there are two such images of six."""
+    first, second = LABELS.copy(), LABELS.copy()
+    first[[0, 5]] = (LABELS[[0, 5]] + 1) % 7
+    second[3] = (LABELS[3] + 1) % 7
+    groups = [
+        [SimpleNamespace(logits={"test": np.eye(7)[answers]}, experiment=EXPERIMENTS[name])]
+        for name, answers in (("a1_baseline", first), ("a2_batchnorm", second))
+    ]
+    told = describe_errors(groups, LABELS, np.arange(6) >= 4)
+    assert told.startswith("On the 33% of the test images") and "A1's errors **50%**, of A2's errors **0%**" in told
 
 
 def test_a_network_is_judged_by_the_label_and_by_the_taggers():

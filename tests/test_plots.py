@@ -198,7 +198,7 @@ def test_agreement_counts_votes_for_the_label(small):
     assert table.loc[other, "agrees"].all() and (table.loc[other, "share"] == 0.8).all()
     assert not table.loc[~other, "agrees"].any() and (table.loc[~other, "choice"] == -1).all()
     ceilings = calc_ceilings(table)
-    assert ceilings["majority where there is one"] == 1 and ceilings["majority"] == other.mean()
+    assert ceilings["choice where there is one"] == 1 and ceilings["choice"] == other.mean()
     assert ceilings["tagger"] == pytest.approx(0.8 * other.mean())
 
 

@@ -112,11 +112,11 @@ def tabulate_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
 
 def list_subsets(dataset: Dataset, votes: pd.DataFrame | None) -> dict[str, np.ndarray]:
     """Parts of the test split in which accuracy may differ, {words: bool (N,)}: all of it; where FER2013's label is
-    FER+'s majority and where not, if there are votes; and those of `find_shared`."""
+    the taggers' choice and where not, if there are votes; and those of `find_shared`."""
     subsets = {"all": np.ones(len(dataset.test), bool)}
     if votes is not None:
         agrees = measure_agreement(dataset, votes).query("split == 'test'")["agrees"].to_numpy()
-        subsets |= {"label is FER+'s majority": agrees, "label is not": ~agrees}
+        subsets |= {"label is the taggers' choice": agrees, "label is not": ~agrees}
     return subsets | find_shared(dataset)
 
 
@@ -133,9 +133,9 @@ def find_shared(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def measure_agreement(dataset: Dataset, votes: pd.DataFrame) -> pd.DataFrame:
-    """For each image, how FER+'s ten taggers see it: split, label, `choice` (the seven classes' label that
-    most voted for, -1 where that is contempt, unknown, no face, or no single one), `share` of the votes for
-    FER2013's label (0-1), and `agrees`, whether `choice` is that label."""
+    """For each image, how FER+'s ten taggers see it: split, label, `choice` (the one of the seven classes' labels with
+    the most votes, be they few; -1 where that is contempt, unknown, no face, or no single one), `share` of the votes
+    for FER2013's label (0-1), and `agrees`, whether `choice` is that label."""
     counts = votes.to_numpy()
     leaders = counts == counts.max(1, keepdims=True)
     labels = np.array([VOTE_CLASSES.get(name, -1) for name in VOTES])
@@ -150,7 +150,7 @@ def measure_agreement(dataset: Dataset, votes: pd.DataFrame) -> pd.DataFrame:
 
 
 def list_choices(dataset: Dataset, votes: pd.DataFrame) -> np.ndarray:
-    """What most taggers chose on each test image, int (N,): `choice` of `measure_agreement`."""
+    """The taggers' choice on each test image, int (N,): `choice` of `measure_agreement`."""
     return measure_agreement(dataset, votes).query("split == 'test'")["choice"].to_numpy()
 
 
@@ -166,12 +166,12 @@ def calc_mean_attention(model: AttentionCNN, split: Split) -> np.ndarray:
 def calc_ceilings(agreement: pd.DataFrame) -> dict[str, float]:
     """What FER+'s votes say of the accuracy that FER2013's labels allow, 0-1. agreement: of `measure_agreement`.
 
-    majority: of always answering what most taggers chose, among the seven, wrong where there is no such choice;
-    majority where there is one: of the same on the other images alone; tagger: of one tagger, drawn at random."""
+    choice: of always answering the taggers' choice, wrong where that is none of the seven; choice where there is
+    one: of the same on the other images alone; tagger: of one tagger, drawn at random."""
     chosen = agreement[agreement["choice"] >= 0]
     return {
-        "majority": float(agreement["agrees"].mean()),
-        "majority where there is one": float(chosen["agrees"].mean()),
+        "choice": float(agreement["agrees"].mean()),
+        "choice where there is one": float(chosen["agrees"].mean()),
         "tagger": float(agreement["share"].mean()),
     }
 

@@ -62,30 +62,30 @@ def tabulate_subset_changes(
 
 
 def tabulate_sides(groups: list[list], labels: np.ndarray, choices: np.ndarray) -> pd.DataFrame:
-    """Whose side each step takes, plain, on the test images where most taggers chose another of the seven classes than
-    the label: the shares answered as the label says and as they do, in percent with 95% intervals over the seeds.
+    """Whose side each step takes, plain, on the test images where the taggers' choice is another of the seven classes
+    than the label: the shares answered as the label says and as they do, in percent with 95% intervals over the seeds.
 
-    labels: int (N,); choices: what most taggers chose, int (N,), -1 where there is no such class."""
+    labels: int (N,); choices: the taggers' choice, int (N,), -1 where it is none of the seven."""
     apart = (choices >= 0) & (choices != labels)
     rows = {}
     for runs in groups:
         row = {"images": f"{apart.sum():,}"}
-        for words, truth in {"as FER2013's label (%)": labels, "as most taggers (%)": choices}.items():
+        for words, truth in {"as FER2013's label (%)": labels, "as the taggers' choice (%)": choices}.items():
             row[words] = estimate_accuracy(runs, truth, apart).format()
         rows[f"{runs[0].experiment.step} {runs[0].experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def tabulate_judges(groups: list[list], labels: np.ndarray, choices: np.ndarray) -> pd.DataFrame:
-    """Test accuracy of two steps, plain, as FER2013's label and as most taggers judge it, in percent with 95% intervals
+    """Test accuracy of two steps, plain, by FER2013's label and by the taggers' choice, in percent with 95% intervals
     over the seeds, and what lies between the two, in points: a row a judge.
 
     groups: the runs of the one and of the other; labels, choices as of `tabulate_sides`."""
     chosen = choices >= 0
     judges = {
         "FER2013's label": (labels, labels >= 0),
-        "FER2013's label, where most taggers chose one of the seven": (labels, chosen),
-        "what most taggers chose, on the same images": (choices, chosen),
+        "FER2013's label, where there is a taggers' choice": (labels, chosen),
+        "the taggers' choice, on the same images": (choices, chosen),
     }
     before, after = (runs[0].experiment.label for runs in groups)
     rows = {}
@@ -95,6 +95,15 @@ def tabulate_judges(groups: list[list], labels: np.ndarray, choices: np.ndarray)
             rows[name][f"{step} (%)"] = estimate_accuracy(runs, truth, images).format()
         rows[name][f"{before} to {after} (points)"] = compare_runs(*groups, _judge(truth, images)).format(sign=True)
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def describe_errors(groups: list[list], labels: np.ndarray, doubtful: np.ndarray) -> str:
+    """A sentence, in Markdown: how much of each step's errors, in the mean over its runs, lies on the test images whose
+    label is doubtful. labels: int (N,); doubtful: bool (N,)."""
+    wrong = {runs[0].experiment.step: [run.logits["test"].argmax(1) != labels for run in runs] for runs in groups}
+    shares = {step: np.mean([errors[doubtful].sum() / errors.sum() for errors in runs]) for step, runs in wrong.items()}
+    told = ", ".join(f"of {step}'s errors **{share:.0%}**" for step, share in shares.items())
+    return f"On the {doubtful.mean():.0%} of the test images whose label is not the taggers' choice lie {told}."
 
 
 def estimate_calibration(logits: list[np.ndarray], labels: np.ndarray, temperature: float = 1.0) -> Effect:
@@ -123,7 +132,7 @@ def tabulate_calibration(groups: list[list], labels: dict[str, np.ndarray]) -> p
         fitted, chosen = choose_temperature(logits["validation"], labels["validation"])
         row = {"fitted temperature": f"{fitted:.2f}"}
         for split, truth in labels.items():
-            row[f"error, {split}"] = estimate_calibration(logits[split], truth).format()
-            row[f"with it, {split}"] = estimate_calibration(logits[split], truth, fitted).format()
-        rows[f"{runs[0].experiment.step}"] = row | {"used": "yes" if chosen == fitted else "no"}
+            row[f"error as trained, {split}"] = estimate_calibration(logits[split], truth).format()
+            row[f"error with it, {split}"] = estimate_calibration(logits[split], truth, fitted).format()
+        rows[f"{runs[0].experiment.step}"] = row | {"temperature used": "yes" if chosen == fitted else "no"}
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -113,7 +113,7 @@ def plot_agreement(agreement: pd.DataFrame) -> Figure:
         f"all: {agreement['agrees'].mean():.0%}", (1.5, agreement["agrees"].mean() + 0.02), color="#555555"
     )
     panels[0].set_xticks(range(len(EMOTIONS)), EMOTIONS, rotation=25)
-    panels[0].set(ylim=(0, 1.05), ylabel="images whose FER+ majority\nis FER2013's label")
+    panels[0].set(ylim=(0, 1.05), ylabel="images whose label is\nthe taggers' choice")
     show_percent(panels[0].yaxis)
     panels[0].grid(axis="x", visible=False)
     edges = np.linspace(-0.05, 1.05, 12)
@@ -125,7 +125,7 @@ def plot_agreement(agreement: pd.DataFrame) -> Figure:
     worst, best = EMOTIONS[by_class.idxmin()], EMOTIONS[by_class.idxmax()]
     return set_title(
         figure,
-        f"FER2013's label is the majority's for {agreement['agrees'].mean():.0%} of the images: "
+        f"FER2013's label is the taggers' choice for {agreement['agrees'].mean():.0%} of the images: "
         f"{by_class.max():.0%} of {best}, {by_class.min():.0%} of {worst}",
     )
 

@@ -61,9 +61,9 @@ def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.nda
     """For each experiment its test accuracy on parts of the split, in percent with its interval, as text.
 
     labels: int (N,); subsets: of `explore.list_subsets`; to which come, as "alike", images without a copy, weighted
-    to have the labels of those with one in training, and FER+'s majority behind them, as often."""
+    to have the labels of those with one in training, and the taggers' choice behind them, as often."""
     copied, others = subsets["with a copy in training"], subsets["without a copy in either"]
-    kinds = 2 * labels + subsets["label is FER+'s majority"]
+    kinds = 2 * labels + subsets["label is the taggers' choice"]
     told = {}
     for name, group in group_runs(runs).items():
         told[name] = {words: estimate_accuracy(group, labels, chosen).format() for words, chosen in subsets.items()}
@@ -72,7 +72,7 @@ def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.nda
 
 
 def judge_voted(labels: np.ndarray, choices: np.ndarray) -> dict[str, dict[str, str]]:
-    """S5, and V1, which is S5 but for having learnt FER+'s votes, as FER2013's label and as most taggers judge them:
+    """S5, and V1, which is S5 but for having learnt FER+'s votes, by FER2013's label and by the taggers' choice:
     by judge the rows of `reliability.tabulate_judges`, which has the arguments too."""
     groups = choose_groups(["s5_averaging", "v1_votes"])
     return tabulate_judges(list(groups.values()), labels, choices).to_dict("index")
