@@ -16,6 +16,7 @@ from fer_lib.plots.style import (
     VERDICT_COLOURS,
     WIDTH,
     add_hint,
+    add_legend,
     join_names,
     list_rows,
     make_figure,
@@ -59,7 +60,7 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
         show_points(axes.xaxis)
         axes.set_xlabel(f"{label}\n(points)", fontsize=8)
         list_rows(axes, [_treatment(runs) for runs in treated])
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
+    add_legend(figure, 2)
     return set_title(figure, f"Most points gained on validation: {join_names(list(best.values()))}")
 
 
@@ -84,7 +85,7 @@ def plot_interaction(families: dict[str, list[list]]) -> Figure:
         show_percent(axes.yaxis)
         axes.grid(axis="x", visible=False)
     panels[0, 0].set_ylabel("validation accuracy\nat the best epoch")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2)
+    add_legend(figure, 2)
     plain, dropped = (format_number(100 * np.mean(found), sign=True) for found in gains.values())
     return set_title(
         figure, f"All three treatments bring {plain} points without dropout, {dropped} with it, in the mean"
@@ -134,8 +135,7 @@ def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> 
         axes.grid(axis="x", visible=False)
     panels[0, 0].set_ylabel("accuracy")
     show_percent(panels[0, 0].yaxis)
-    handles = {label: h for axes in panels[0] for h, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=4)
+    add_legend(figure, 4)
     return set_title(figure, f"Test accuracy of the best step on validation: {join_names(told)}")
 
 
@@ -158,7 +158,7 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
     list_rows(axes, names)
     axes.set_xlabel("gain, in points of accuracy")
     show_points(axes.xaxis)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    add_legend(figure, 2)
     many = f"{len(helping)} gain{'s' * (len(helping) == 1)}" if helping else "none gains"
     told = f": {join_names(helping)}" if helping else ""
     return set_title(figure, f"Of {len(gains)} steps, {many} beyond chance on validation{told}")
@@ -183,7 +183,7 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
     for name in (name for name in VERDICT_COLOURS if name in counts):
         panels[0, 0].plot([], [], "o-", color=VERDICT_COLOURS[name], label=name)
     panels[0, 0].plot([], [], "D", color="black", markerfacecolor="none", label="reported")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=5)
+    add_legend(figure, 5)
     told = [f"{counts[name]} {name}" for name in VERDICT_COLOURS if name in counts]
     return set_title(
         figure, f"Of the {len(measured)} statements measured in points, not as factors, {join_names(told)}"

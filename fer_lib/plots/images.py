@@ -9,7 +9,17 @@ from matplotlib.ticker import MultipleLocator
 from fer_lib.augment import crop, rotate
 from fer_lib.dataset import EMOTIONS, SIDE, Dataset, Split
 from fer_lib.extras.explore import calc_eigenfaces, calc_mean_faces, measure_images, tabulate_counts
-from fer_lib.plots.style import AFTER, BEFORE, SPLIT_COLOURS, WIDTH, draw_images, make_figure, set_title, show_percent
+from fer_lib.plots.style import (
+    AFTER,
+    BEFORE,
+    SPLIT_COLOURS,
+    WIDTH,
+    add_legend,
+    draw_images,
+    make_figure,
+    set_title,
+    show_percent,
+)
 from fer_lib.statistics import format_number
 
 
@@ -144,13 +154,9 @@ def plot_balancing(before: Split, after: Split) -> Figure:
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylim(0, 1.1 * (originals + copies).max())
     axes.grid(axis="x", visible=False)
-    axes.legend(ncols=2, loc="lower right", framealpha=1)
-    return set_title(
-        figure,
-        f"Copies take the training split from {len(before):,} to {len(after):,} images; {before.classes[most]} "
-        f"has {times[most]:.1f} times as many as before",
-        before.data,
-    )
+    add_legend(figure, 2)
+    told = f"{len(before):,} training images become {len(after):,}, those of {before.classes[most]} ×{times[most]:.1f}"
+    return set_title(figure, told, before.data)
 
 
 def plot_balanced_faces(before: Split, after: Split) -> Figure:
@@ -189,7 +195,7 @@ def plot_augmentations(face: np.ndarray, rotation: float, crop_padding: int, nam
         np.stack([picture[0, 0].numpy() for picture in pictures.values()]),
         list(pictures),
         f"Flip, rotation and crop move the face and keep its expression ({name}, the extremes)",
-        limits=(0, 255),
+        limits=(face.min(), face.max()),
     )
 
 
@@ -203,7 +209,7 @@ def plot_blurring(face: np.ndarray, means: dict[str, np.ndarray]) -> Figure:
         np.stack([face, *means.values()]),
         titles,
         f"Of the three, {strongest} smears most: {lost[strongest]:.0%} of the contrast mid-picture is lost",
-        limits=(0, 255),
+        limits=(face.min(), face.max()),
     )
 
 

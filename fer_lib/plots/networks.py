@@ -19,6 +19,7 @@ from fer_lib.plots.style import (
     WON,
     add_bar,
     add_hint,
+    add_legend,
     join_names,
     make_figure,
     name_step,
@@ -36,15 +37,15 @@ def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[
     told, untouched = [], []
     for axes, runs, temperature in zip(panels[0], groups, temperatures, strict=True):
         axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
-        shown = [(1.0, BEFORE, "as trained"), (temperature, AFTER, f"temperature {temperature:.2f}")]
+        shown = [(1.0, BEFORE, "as trained"), (temperature, AFTER, "with its temperature")]
         for value, colour, label in shown[: 1 + (temperature != 1)]:
             shares = np.concatenate([calc_probabilities(run.logits["test"], value) for run in runs])
             table = calc_reliability(shares, np.tile(labels, len(runs)))
             axes.plot(table["confidence"], table["accuracy"], "o-", color=colour, markersize=4, label=label)
-        axes.set_title(f"{name_step(runs[0])}", fontsize=9)
-        axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
+        own = "" if temperature == 1 else f"\ntemperature {temperature:.2f}"
+        axes.set_title(f"{name_step(runs[0])}{own}", fontsize=9)
+        axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
         show_percent(axes.xaxis)
-        axes.legend(fontsize=8, loc="lower right")
         logits = [run.logits["test"] for run in runs]
         before, after = (100 * estimate_calibration(logits, labels, value).mean for value in (1.0, temperature))
         step = runs[0].experiment.step
@@ -53,6 +54,7 @@ def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[
         else:
             told.append(f"{before:.1f} to {after:.1f} in {step}")
     panels[0, 0].set_ylabel("accuracy on the test split")
+    add_legend(figure, 2)
     show_percent(panels[0, 0].yaxis)
     parts = [f"a temperature brings it from {join_names(told)}"] * bool(told)
     parts += [f"none is used for {join_names(untouched)}"] * bool(untouched)
@@ -125,7 +127,7 @@ def plot_members(table: pd.DataFrame, size: int) -> Figure:
     axes.set_xticks(table.index, table["member"], fontsize=7.5, rotation=90)
     axes.set(xlabel="the member that comes in", ylabel="accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1, 1))
-    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
+    add_legend(figure, 3)
     best = table["validation_alone"].idxmax()
     alone, together = 100 * table.loc[best, "test_alone"], 100 * table.loc[size, "test_together"]
     return set_title(

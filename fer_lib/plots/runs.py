@@ -16,6 +16,7 @@ from fer_lib.plots.style import (
     SPLIT_COLOURS,
     WIDTH,
     WON,
+    add_legend,
     join_names,
     list_rows,
     make_figure,
@@ -46,12 +47,12 @@ def plot_curves(before: list, after: list) -> Figure:
     panels[1].set(xlabel="epoch", ylabel="cross-entropy (nats)")
     panels[0].plot([], [], ":", color="black", label="in training")
     panels[0].plot([], [], "-", color="black", label="on validation (● best epoch)")
-    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
+    add_legend(figure, 4)
     gaps = [estimate_metric(runs, "last_gap") for runs in (before, after)]
     return set_title(
         figure,
-        f"Gap from training, on the way, to validation at the last epoch: {gaps[0].format()} points for "
-        f"{before[0].experiment.step}, {gaps[1].format()} for {after[0].experiment.step}",
+        f"Gap, on the way, to validation at the last epoch: {gaps[0].format()} points in "
+        f"{before[0].experiment.step}, {gaps[1].format()} in {after[0].experiment.step}",
         before[0].data,
     )
 
@@ -79,7 +80,7 @@ def plot_accuracies(groups: list[list], metric: str = "validation_accuracy") -> 
         axes.set_xlim(np.floor(100 * low) / 100, np.ceil(100 * high) / 100)
     show_percent(axes.xaxis)
     axes.xaxis.set_major_locator(MultipleLocator(0.01) if narrow else MaxNLocator(8, steps=[1, 2, 5]))
-    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    add_legend(figure, 2)
     return set_title(figure, f"{metric.split('_')[0].capitalize()}: {_tell_best(groups, metric)}", groups[0][0].data)
 
 
@@ -106,10 +107,9 @@ def plot_gaps(groups: list[list]) -> Figure:
         table, suffix = collect_results(runs), "_clean" if kind == "untouched" else ""
         shares = {"train": table[f"last_train_accuracy{suffix}"], "validation": table["last_validation_accuracy"]}
         axes.hlines(place, *(values.mean() for values in shares.values()), color="#BBBBBB", linewidth=3, zorder=1)
-        for name, values in shares.items():
-            axes.scatter(
-                values, [place] * len(values), s=18, color=SPLIT_COLOURS[name], zorder=2, label=None if place else name
-            )
+        for (name, values), apart in zip(shares.items(), (-0.12, 0.12)):  # else the one hides the other
+            places = [place + apart] * len(values)
+            axes.scatter(values, places, s=18, color=SPLIT_COLOURS[name], zorder=2, label=None if place else name)
         gaps.append(estimate_metric(runs, f"last_gap{suffix}"))
     names = [f"{name_step(runs[0])}, {kind}\n{gap.format()} points" for (runs, kind), gap in zip(rows, gaps)]
     list_rows(axes, names, fontsize=8)
@@ -117,14 +117,11 @@ def plot_gaps(groups: list[list]) -> Figure:
     show_percent(axes.xaxis)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # labels are of whole points
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
-    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    steps = [f"{format_number(100 * gap.mean, 0)} in {runs[0].experiment.step}" for gap, (runs, _) in zip(gaps, rows)]
-    return set_title(
-        figure,
-        f"Gap to validation in points: on the way through training {join_names(steps[::2])}; on the untouched "
-        f"training images {join_names(steps[1::2])}",
-        groups[0][0].data,
-    )
+    add_legend(figure, 2)
+    untouched = sorted(zip(gaps[1::2], groups), key=lambda pair: pair[0].mean)
+    ends = [f"{format_number(100 * gap.mean)} points in {runs[0].experiment.step}" for gap, runs in untouched]
+    told = " to ".join(dict.fromkeys((ends[0], ends[-1])))
+    return set_title(figure, f"Gap to validation on the untouched training images: {told}", groups[0][0].data)
 
 
 def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure:
@@ -132,12 +129,13 @@ def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure
 
     groups: the runs of each step, whose geometric means are drawn; first: for each step the norms
     before any training, of `loop.measure_first_gradients`, drawn at epoch 0."""
-    figure, panels = make_figure(1, len(groups), figsize=(WIDTH, 3.8), sharey=True, squeeze=False)
+    figure, panels = make_figure(1, len(groups), figsize=(WIDTH, 3.8), sharex=True, sharey=True, squeeze=False)
     grown = []
     for axes, runs, start in zip(panels[0], groups, first, strict=True):
         norms = _mean_norms(runs, start)
         for (layer, values), colour in zip(norms.items(), sns.color_palette("viridis", norms.shape[1])):
-            axes.plot(values.iloc[1:], color=colour, label=layer, linewidth=1.6)
+            line = "-" if layer.startswith("conv") else "--"
+            axes.plot(values.iloc[1:], line, color=colour, label=layer, linewidth=1.6)
             axes.plot(values.iloc[:2], ":o", color=colour, markersize=4, markevery=[0])
         ends = [np.format_float_positional(norm, 2, fractional=False, trim="-") for norm in norms.iloc[[0, -1], 0]]
         grown.append(f"{ends[0]} to {ends[1]} in {runs[0].experiment.step}")
@@ -221,14 +219,12 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
         panels[1].hlines(place, low, high, color=kinds[kind], linewidth=2)
         panels[1].plot(mean, place, "o", color=kinds[kind], markerfacecolor=fill, label=kind)
     panels[1].axvline(0, color="black", linewidth=0.8)
-    told = dict(zip(*reversed(panels[1].get_legend_handles_labels())))
-    panels[1].legend(told.values(), told, fontsize=8)
+    add_legend(figure, 5)
     panels[0].set(xlabel="recall", yticks=places, yticklabels=after[0].classes)
     panels[1].set_xlabel("change of recall in points\n(intervals allow for all classes)")
     show_percent(panels[0].xaxis)
     show_points(panels[1].xaxis)
     panels[0].invert_yaxis()
-    panels[0].legend(fontsize=8)
     won, lost = (
         [name for name, change in zip(after[0].classes, changes) if test(*change)]
         for test in (lambda _, low, high: low > 0, lambda _, low, high: high < 0)

@@ -78,6 +78,12 @@ def set_title(figure: Figure, text: str, data: str = "fer2013") -> Figure:
     return figure
 
 
+def add_legend(figure: Figure, columns: int) -> None:
+    """One legend for all panels, below them, where it hides nothing; each name once."""
+    told = {name: line for axes in figure.axes for line, name in zip(*axes.get_legend_handles_labels())}
+    figure.legend(told.values(), told.keys(), fontsize=8, loc="outside lower center", ncols=columns)
+
+
 def list_rows(axes, names: list[str], **kwargs) -> None:
     """Name the rows of a panel, the first at the top, without lines along them."""
     axes.set_yticks(range(len(names)), names, **kwargs)
