@@ -234,7 +234,7 @@ def _group_family(folder: Path, family: str) -> dict[str, list]:
 def summarise_costs(groups: list[list]) -> pd.DataFrame:
     """What an image costs in each experiment, and what it gains on validation over the first, a row each.
 
-    "multiply-adds (M) per point" is empty where the gain is not clear of zero, and left out if none is."""
+    "extra multiply-adds (M) per point" is empty where the gain is not clear of zero, and left out if none is."""
     first, rows, costs = groups[0], {}, tabulate_costs(sum(groups, []))
     start = count_image(first[0].experiment)
     for runs in groups:
@@ -246,7 +246,7 @@ def summarise_costs(groups: list[list]) -> pd.DataFrame:
             "multiply-adds an image (M)": f"{work / 1e6:.1f}",
             "training images/s": f"{cost['typical_speed']:,.0f}{cost['note']}",
             f"validation, over {first[0].experiment.step} (points)": "" if runs is first else gain.format(sign=True),
-            "multiply-adds (M) per point": "" if per_point is None else f"{per_point:.1f}",
+            "extra multiply-adds (M) per point": "" if per_point is None else f"{per_point:.1f}",
         }
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.loc[:, (table != "").any()]

@@ -91,12 +91,12 @@ def find_answer(name: str) -> str:
         texts = cell.source.split("\n\n")[1:] if cell.cell_type == "markdown" else _list_markdown(cell)
         said = (text for cell in cells for text in _list_markdown(cell) if text[0] not in "|>")
         return _set_minus(texts[0] if texts else next(said, ""))
-    told = {}
-    for row in find_statements(name):
-        effect = "" if row["verdict"] == "**undecided**" else f" ({_tell_effect(row['effect'])})"
-        told.setdefault(row["verdict"], []).append(row["statement"].rstrip(".") + effect)
-    found = ((word, told[f"**{word}**"]) for word in claims.VERDICTS if f"**{word}**" in told)
-    return " ".join(f"**{word.capitalize()}:** {'; '.join(parts)}." for word, parts in found)
+    rows = sorted(find_statements(name), key=lambda row: claims.VERDICTS.index(row["verdict"].strip("*")))
+    told = [
+        f"**{row['verdict'].strip('*').capitalize()}:** {row['statement'].rstrip('.')} ({_tell_effect(row['effect'])})."
+        for row in rows
+    ]
+    return told[0] if len(told) == 1 else "\n".join(f"- {line}" for line in told)
 
 
 def is_of_drawn_faces(name: str) -> bool:

@@ -102,8 +102,11 @@ def describe_errors(groups: list[list], labels: np.ndarray, doubtful: np.ndarray
     label is doubtful. labels: int (N,); doubtful: bool (N,)."""
     wrong = {runs[0].experiment.step: [run.logits["test"].argmax(1) != labels for run in runs] for runs in groups}
     shares = {step: np.mean([errors[doubtful].sum() / errors.sum() for errors in runs]) for step, runs in wrong.items()}
-    told = ", ".join(f"of {step}'s errors **{share:.0%}**" for step, share in shares.items())
-    return f"On the {doubtful.mean():.0%} of the test images whose label is not the taggers' choice lie {told}."
+    told = ", ".join(f"{step} **{share:.0%}**" for step, share in shares.items())
+    return (
+        f"Share of a network's errors that lies on the {doubtful.mean():.0%} of the test images whose label is not the "
+        f"taggers' choice: {told}."
+    )
 
 
 def estimate_calibration(logits: list[np.ndarray], labels: np.ndarray, temperature: float = 1.0) -> Effect:
