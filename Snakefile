@@ -34,6 +34,8 @@ RUNS = expand(
 )
 if unknown := set(config) - {"experiments", "seeds", "data"}:
     raise WorkflowError(f"--config knows experiments, seeds and data, and no {', '.join(sorted(unknown))}")
+if DATA not in ("fer2013", "drawn", "drawn-few"):
+    raise WorkflowError(f"data={DATA}: fer2013, drawn or drawn-few; of others, python -m fer_lib.train EXPERIMENT --data")
 if unknown := set(CHOSEN) - set(EXPERIMENTS):
     raise WorkflowError(f"no experiment {', '.join(sorted(unknown))}; there are {', '.join(EXPERIMENTS)}")
 REPORTS, MADE_FROM = Path("reports"), Path("reports/made_from.txt")

@@ -65,6 +65,8 @@ def load_data(data: str | os.PathLike = "auto") -> Dataset:
     if not isinstance(data, (str, os.PathLike)):
         raise DataError(f"data: {data!r} is no path; papermill's -r passes a name that is a number as text")
     named = _choose_data() if data == "auto" else data
+    if not str(named).strip():
+        raise DataError("data: empty, expected a file or folder of faces, drawn, drawn-few or auto")
     if named in SCALES:
         return draw_dataset(str(named))
     path = Path(named).expanduser()

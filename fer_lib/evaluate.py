@@ -206,6 +206,8 @@ def describe_changes(*pairs: tuple[list, list]) -> str:
         )
     known = any(_is_published(runs[0]) for pair in pairs for runs in pair)
     family = "in the whole family of experiments" if known else "of each of these steps"
+    if not any("±" in line for line in lines):  # single runs of the reader's own
+        return "\n".join(lines)
     return "\n".join([*lines, "", f"(± is half a 95% interval, by how far runs lie apart {family}.)"])
 
 

@@ -215,9 +215,17 @@ def _converge(step: Experiment) -> Experiment:
     return vary(step, f"c{step.name}", f"{step.title}, one cycle", report="C", **cycle)
 
 
-EXPERIMENTS = {
-    experiment.name: experiment for experiment in (*REPORTS, *DISPUTE, *STRONG, *REGIME, *map(_converge, REPORTS))
-}
+def _name_all(*experiments: Experiment) -> dict[str, Experiment]:
+    """Each by its name. Raises ValueError for one that two have, of which the one would take the other's place."""
+    named: dict[str, Experiment] = {}
+    for experiment in experiments:
+        if experiment.name in named:
+            raise ValueError(f"two experiments are called {experiment.name}")
+        named[experiment.name] = experiment
+    return named
+
+
+EXPERIMENTS = _name_all(*REPORTS, *DISPUTE, *STRONG, *REGIME, *map(_converge, REPORTS))
 """Every experiment by name: the reports' in their order, the dispute's, the way to the strong model, FER+'s votes,
 and the reports' again: what may explain report A's regime, and every step in a training that converges."""
 

@@ -229,9 +229,9 @@ def make_targets(experiment: Experiment, dataset: Dataset, split: Split) -> torc
     if not experiment.votes:
         return one_hot(split)
     if (votes := load_votes(dataset)) is None:
-        raise ValueError(
-            f"{experiment.name} needs FER+'s votes: name fer2013new.csv in FER_VOTES, or put it into data/"
-        )
+        way = "name fer2013new.csv in FER_VOTES, or put it into data/"
+        way = way if dataset.name == "fer2013" else "they are of FER2013's images alone"
+        raise ValueError(f"{experiment.name} needs FER+'s votes: {way}")
     return torch.from_numpy(share_votes(votes, split))
 
 

@@ -31,6 +31,15 @@ ADVICE = {
     "list": "give lists with papermill's -y, as in -y 'NAME: [0, 1]'",
 }
 """What to write for a parameter, by the first word of its type."""
+RANGES = {
+    "eigenfaces": (1, 20),
+    "explained": (1, math.inf),
+    "min_runs": (1, math.inf),
+    "shift": (1, 255),
+    "rotation": (0, 180),
+    "crop_padding": (0, 47),
+}
+"""From where to where a number can be used, of parameters that no experiment has; both ends can."""
 
 
 class ParameterError(ValueError):
@@ -169,6 +178,11 @@ def _check_value(name: str, value, default) -> None:
         [find_experiment(one) for one in value]
     if name in ("epochs", "patience", "batch_size", "learning_rate"):
         find_experiment("a1_baseline", **{name: value})
+    if isinstance(default, list) and default and not value:
+        raise ValueError("empty, expected one at least")
+    low, high = RANGES.get(name, (-math.inf, math.inf))
+    if isinstance(value, (int, float)) and not low <= value <= high:
+        raise ValueError(f"{value}, expected {low} {f'to {high}' if high < math.inf else 'or more'}")
     if name in ("seed", "seeds", "addition_seeds"):
         check_seeds(value if isinstance(value, list) else [value])
 

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import time
+import warnings
 
 from tqdm import tqdm
 
@@ -31,6 +32,11 @@ def make_progress_bar(experiment: Experiment, dataset: Dataset, seed: int, epoch
         leave=False,
         file=io.StringIO() if notebook else None,
     )
+
+
+def show_warnings_plainly() -> None:
+    """For a shell, in which Python would show a line of its own code with each warning."""
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
 
 
 class Lines(tqdm):

@@ -115,21 +115,23 @@ def _holds_record(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def read_published_runs(data: str = "fer2013", names: Iterable[str] = EXPERIMENTS) -> list[Run]:
+def read_published_runs(
+    data: str = "fer2013", names: Iterable[str] = EXPERIMENTS, folder: Path | None = None
+) -> list[Run]:
     """Every run on record that has the published config of its experiment, experiments in the reports' order.
 
-    names: of the experiments, where not all are asked for. Warns of a run that is left out since its experiment has
-    changed; raises RecordError if one is damaged."""
+    names: of the experiments, where not all are asked for; folder: in place of `runs_folder`'s. Warns of a run that is
+    left out since its experiment has changed; raises RecordError if one is damaged."""
     runs, wanted = [], set(names)
     for experiment in (experiment for name, experiment in EXPERIMENTS.items() if name in wanted):
-        for folder in sorted((runs_folder() / experiment.name).glob(f"{data}-seed*/")):
-            if not folder.name.removeprefix(f"{data}-seed").isdigit() or not _holds_record(folder):
+        for own in sorted(((folder or runs_folder()) / experiment.name).glob(f"{data}-seed*/")):
+            if not own.name.removeprefix(f"{data}-seed").isdigit() or not _holds_record(own):
                 continue
-            record = _read_record(folder)
+            record = _read_record(own)
             if experiment.matches(record["config"]):
-                runs.append(_open_run(folder, experiment, record))
+                runs.append(_open_run(own, experiment, record))
             else:
-                warnings.warn(f"{folder} is left out: its experiment's config has changed since", stacklevel=2)
+                warnings.warn(f"{own} is left out: its experiment's config has changed since", stacklevel=2)
     return runs
 
 
@@ -142,10 +144,12 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def find_published_run(name: str, seed: int) -> Run:
-    """The published run of an experiment with this seed on FER2013. Raises FileNotFoundError if it is not on record."""
-    for run in read_published_runs(names=[name]):
-        if run.seed == seed:
-            return run
+    """The published run of an experiment with this seed on FER2013, of $FER_RUNS or else of those that come with the
+    project. Raises FileNotFoundError if it is on record in neither."""
+    for folder in (runs_folder(), PROJECT / "reports" / "runs"):
+        for run in read_published_runs(names=[name], folder=folder):
+            if run.seed == seed:
+                return run
     raise FileNotFoundError(f"no run of {name} with seed {seed} is on record; {tell_training(name, seed)} makes one")
 
 
@@ -159,7 +163,7 @@ def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
     """The runs on this data of the experiments that an experiment learns from, those whose weights are kept: the
     published ones; on other data than FER2013, where there are none, those with the same network.
 
-    Raises FileNotFoundError if it has teachers and none is at hand, or, on FER2013, none of one of them."""
+    Raises FileNotFoundError if none of one of them is at hand."""
     published, others = [], []
     for name in experiment.teachers:
         for path in sorted((runs_folder() / name).glob(f"{dataset.name}-seed*/{WEIGHTS}")):
@@ -170,11 +174,13 @@ def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
     found = published or ([] if dataset.name == "fer2013" else others)
     there = {run.experiment.name for run in found}
     missing = [name for name in experiment.teachers if name not in there]
-    if missing and (dataset.name == "fer2013" or not found):
+    if missing:
+        ways = [tell_training(name, "0 1 2", dataset.name) for name in missing]
+        known = any((runs_folder() / name).glob(f"{dataset.name}-seed*/run.json") for name in missing)
+        again = "; where a run is on record, without its weights, --retrain makes it anew" * known
         raise FileNotFoundError(
             f"{experiment.name} learns from trained networks of {' and '.join(experiment.teachers)}, and no weights of "
-            f"{' or '.join(missing)} on {dataset.name} are at hand; "
-            f"{tell_training(missing[0], '0 1 2', dataset.name)} --retrain makes them, in place of what is on record"
+            f"{' or '.join(missing)} on {dataset.name} are at hand; {' and '.join(ways)} makes them{again}"
         )
     return found
 

@@ -42,7 +42,7 @@ from fer_lib.loop import (
 )
 from fer_lib.metrics import calc_accuracy, calc_confusion, calc_macro_f1
 from fer_lib.models import count_parameters
-from fer_lib.progress import make_progress_bar
+from fer_lib.progress import make_progress_bar, show_warnings_plainly
 from fer_lib.recipe import Teachers
 from fer_lib.record import (
     Run,
@@ -170,6 +170,8 @@ def fit(experiment: Experiment, dataset: Dataset, seed: int, work: Path, mirror:
             learner.teachers = Teachers(networks, experiment.recipe.draws > 0, [str(run.weights) for run in teachers])
         checkpoint = work / "checkpoint.pt"
         history, best = load_checkpoint(checkpoint, experiment, dataset, seed, learner)
+        if history:
+            tqdm.write(f"{experiment.name} {dataset.name} seed {seed} goes on after epoch {len(history)}", sys.stderr)
         for row in history:
             mirror.log_epoch(row)
         with make_progress_bar(experiment, dataset, seed, len(history), len(targets)) as bar:
@@ -313,4 +315,5 @@ def describe_run(run: Run) -> str:
 
 
 if __name__ == "__main__":
+    show_warnings_plainly()
     main()

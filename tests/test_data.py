@@ -96,6 +96,14 @@ def test_a_zip_as_kaggle_ships_it_yields_its_fullest_table(tmp_path):
     assert len(read_csv(save(tmp_path, buffer.getvalue()))[1]) == len(ROWS)
 
 
+def test_blanks_in_the_header_change_nothing(tmp_path):
+    plain, blank = (
+        read_csv(save(tmp_path, write_rows(ROWS, header), f"{place}.csv"))
+        for place, header in enumerate(("emotion,Usage,pixels", " emotion, Usage,pixels "))
+    )
+    assert all(np.array_equal(one, other) for one, other in zip(plain, blank))
+
+
 def test_train_csv_loads_and_says_what_it_lacks(tmp_path, monkeypatch):
     monkeypatch.setitem(data.FINGERPRINTS, TRAIN.calc_fingerprint(), "train.csv")
     dataset = load_data(save(tmp_path, TRAIN_CSV, "train.csv"))
@@ -144,6 +152,11 @@ BAD = {
     "header again": (GOOD + GOOD, "row 8: the header again"),
     "blank in the middle": (GOOD + b"\n" + GOOD.split(b"\n", 1)[1], "row 8: blank"),
     "no test rows": (write_rows([row for row in ROWS if row[1] != "PrivateTest"]), "no row has the Usage PrivateTest"),
+    "one label alone": (write_rows([(3, *row[1:]) for row in ROWS]), "all rows have the label 3; two classes"),
+    "two columns with labels": (
+        write_rows([(row[0], *row) for row in ROWS], "label,emotion,Usage,pixels"),
+        "row 1: columns emotion and label mean the same here; leave one of them out",
+    ),
     "header alone": (write_rows([]), "no row under the header; the file is cut short"),
     "truncated zip": (pack_zip(GOOD)[:-40], "damaged or cut short"),
     "truncated tar.gz": (pack_tar(GOOD)[:-40], "damaged or cut short"),

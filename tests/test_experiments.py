@@ -3,7 +3,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from fer_lib.augment import Augmentation
-from fer_lib.experiments import EXPERIMENTS, find_experiment, list_additions, list_ladder, list_treatments
+from fer_lib.experiments import EXPERIMENTS, _name_all, find_experiment, list_additions, list_ladder, list_treatments
 from fer_lib.metrics import calc_confusion, calc_recall
 from fer_lib.preprocess import calc_upsampling_factors
 from fer_lib.record import read_run
@@ -14,6 +14,12 @@ def test_names_begin_with_the_step_and_steps_are_unique():
     for name, experiment in EXPERIMENTS.items():
         assert name == experiment.name and name.startswith(experiment.step.lower() + "_")
     assert len({experiment.step for experiment in EXPERIMENTS.values()}) == len(EXPERIMENTS)
+
+
+def test_a_name_that_is_taken_is_refused():
+    a1 = EXPERIMENTS["a1_baseline"]
+    with pytest.raises(ValueError, match="two experiments are called a1_baseline"):
+        _name_all(a1, replace(a1, batch_size=256))
 
 
 def test_an_unknown_name_lists_the_known_ones():

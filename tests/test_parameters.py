@@ -22,6 +22,8 @@ learning_rate: float = 1e-3  # of Adam
 retrain: bool = False  # or not
 wandb_mode: str = "auto"  # mirror
 picture: str | None = None  # a file
+eigenfaces: int = 7  # drawn
+rotation: float = 10.0  # degrees
 """
 
 
@@ -49,6 +51,9 @@ def check(given):
         ("wandb_mode = 'foo'", "wandb_mode: no 'foo'; there are auto, online, offline, disabled"),
         ("experiment = 'a2_batchnrom'", "experiment: no experiment 'a2_batchnrom'; there are a1_baseline"),
         ("others = ['a1_baseline', 'none']", "others: no experiment 'none'"),
+        ("others = []", "others: empty, expected one at least"),
+        ("eigenfaces = 0", "eigenfaces: 0, expected 1 to 20"),
+        ("rotation = 1000.0", "rotation: 1000.0, expected 0 to 180"),
         ("baseline = 'a2_batchnorm'", "experiment: a2_batchnorm is baseline too; name another experiment for one of"),
     ],
 )

@@ -329,3 +329,8 @@ def test_a_published_run_is_found_by_name_and_seed_or_the_lack_of_it_told(monkey
     assert (run.experiment, run.seed, run.data) == (A1, 2, "fer2013")
     with pytest.raises(FileNotFoundError, match="no run of a1_baseline with seed 99 is on record; python -m"):
         record.find_published_run("a1_baseline", 99)
+
+
+def test_a_published_network_is_found_where_records_of_ones_own_lie_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_RUNS", str(tmp_path))
+    assert record.find_published_run("a1_baseline", 2).folder.is_relative_to(record.PROJECT / "reports" / "runs")

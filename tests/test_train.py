@@ -182,7 +182,7 @@ def draw_votes(rows):
 
 def test_votes_are_what_the_network_is_to_answer(small, monkeypatch):
     experiment = EXPERIMENTS["v1_votes"]
-    with pytest.raises(ValueError, match="v1_votes needs FER.'s votes: name fer2013new.csv in FER_VOTES"):
+    with pytest.raises(ValueError, match="v1_votes needs FER.'s votes: they are of FER2013's images alone"):
         loop.make_targets(experiment, small, small.train)
     votes = draw_votes(192)
     votes.iloc[small.train.rows[3]] = [0] * 7 + [5, 3, 2]  # none of the seven: the label stands
@@ -225,13 +225,24 @@ def test_a_run_begun_with_other_teachers_is_not_gone_on_with(brief, small, inter
         train_run(taught, small, seed=0)
 
 
+def test_on_other_data_some_network_of_each_teacher_is_enough(brief, small):
+    taught = replace(brief, teachers=("a2_batchnorm", "a3_dropout"))
+    write_teacher("a2_batchnorm", small, [0, 0, 0, 0, 20, 20, 20])
+    with pytest.raises(FileNotFoundError, match="no weights of a3_dropout .* a3_dropout --seed 0 1 2 .*makes them"):
+        record.find_teachers(taught, small)
+    changed = replace(EXPERIMENTS["a3_dropout"], epochs=1)
+    write(changed, small, weights=changed.build_model().state_dict())
+    with pytest.raises(FileNotFoundError, match="no weights of a3_dropout"):  # the one is published, this is not
+        record.find_teachers(taught, small)
+
+
 def test_on_fer2013_every_teacher_must_be_a_published_one(brief, small):
     dataset = replace(small, name="fer2013")
     taught = replace(brief, teachers=("a2_batchnorm", "a3_dropout"))
     write_teacher("a2_batchnorm", dataset, [0, 0, 0, 0, 20, 20, 20])
     changed = replace(EXPERIMENTS["a3_dropout"], epochs=1)
     write(changed, dataset, weights=changed.build_model().state_dict())
-    with pytest.raises(FileNotFoundError, match=r"no weights of a3_dropout on fer2013 .* --seed 0 1 2 --retrain makes"):
+    with pytest.raises(FileNotFoundError, match=r"no weights of a3_dropout on fer2013 .* --seed 0 1 2 makes them"):
         record.find_teachers(taught, dataset)
     assert len(record.find_teachers(replace(taught, teachers=("a2_batchnorm",)), dataset)) == 1
 

@@ -271,6 +271,7 @@ def test_what_is_asked_for_with_extras_is_pinned_with_them():
         (["--config", "seed=0"], "--config knows experiments, seeds and data, and no seed"),
         (["--config", "experiments=['a9']"], "no experiment a9; there are a1_baseline"),
         (["--config", "experiments=a9"], "no experiment a9; there are a1_baseline"),
+        (["--config", "data=faces/mine.csv"], "data=faces/mine.csv: fer2013, drawn or drawn-few; of others, python -m"),
     ],
 )
 def test_a_misspelt_choice_is_refused(tmp_path, options, message):

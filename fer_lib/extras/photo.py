@@ -27,6 +27,7 @@ from fer_lib.dataset import EMOTIONS, SIDE
 from fer_lib.extras.detect import LONGEST, find_faces
 from fer_lib.extras.explain import calc_saliency
 from fer_lib.preprocess import cut_middle, scale_pixels
+from fer_lib.progress import show_warnings_plainly
 from fer_lib.reading.faces import draw_faces
 from fer_lib.reading.pictures import FORMATS, MOST_PIXELS, read_heif, to_grey
 from fer_lib.recipe import judge_views
@@ -261,4 +262,5 @@ def _print_rows(rows: list[dict], width: int) -> None:
 
 
 if __name__ == "__main__":
+    show_warnings_plainly()
     main()

@@ -21,6 +21,7 @@ from fer_lib.dataset import PROJECT, Dataset
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import find_experiment
 from fer_lib.loop import find_best
+from fer_lib.progress import show_warnings_plainly
 from fer_lib.record import runs_folder
 from fer_lib.storage import RecordError, claim, read_json, tell_failed_writes, write_json
 from fer_lib.track import MODES, mirror_run
@@ -191,4 +192,5 @@ def measure_sensitivity(trials: pd.DataFrame) -> pd.Series:
 
 
 if __name__ == "__main__":
+    show_warnings_plainly()
     main()

@@ -48,7 +48,7 @@ def read_table(file: IO[bytes], name: str) -> Content:
     file.seek(0)
     try:
         columns, table, images = _read_plainly(name, file)
-        own = columns["emotion"].casefold() != "emotion" or not set(table["emotion"]) <= NUMBERS
+        own = columns["emotion"].strip(' "\r').casefold() != "emotion" or not set(table["emotion"]) <= NUMBERS
         counts = table["emotion"].value_counts()
         if own and counts[~counts.index.isin(NUMBERS)].min() < FEWEST:  # rather a wrong label than a class
             raise Malformed("a label with too few images")
@@ -56,6 +56,8 @@ def read_table(file: IO[bytes], name: str) -> Content:
         file.seek(0)
         _explain(name, _number_lines(name, file))
         raise DataError(f"{name}: not a table that can be read ({' '.join(str(error).split())})") from error
+    if table["emotion"].nunique() < 2:
+        raise DataError(f"{name}: all rows have the label {table['emotion'].iloc[0]}; two classes are the least")
     usages = table.get("usage")
     numbers = None if usages is None else usages.map(USAGE_NAMES).to_numpy()
     if not own:
@@ -76,7 +78,10 @@ def _build_fer2013(
     if usages and usages <= {"training", "publictest", "privatetest"}:
         for usage in USAGES:
             if usage.casefold() not in usages:
-                raise DataError(f"{name}: no row has the Usage {usage}; the file is cut short, download it again")
+                raise DataError(
+                    f"{name}: no row has the Usage {usage}; FER2013's own file is cut short then, download it again; "
+                    "of data of your own leave the column out, and the images are split"
+                )
         return Content(images, encode(labels, numbers))
     numbers, way = complete_splits(name, labels, numbers)
     return Content(images, encode(labels, numbers), split=way)
@@ -113,6 +118,9 @@ def _find_columns(name: str, found: list[str]) -> dict[str, str]:
     """{"emotion": what the file calls it, ...}; the places of the columns do not matter."""
     plain = {column.strip(' "\r').casefold(): column for column in reversed(found)}
     named = {column: plain[one] for column, names in COLUMNS.items() for one in reversed(names) if one in plain}
+    for names in COLUMNS.values():
+        if len(twins := [one for one in names if one in plain]) > 1:
+            raise DataError(f"{name}, row 1: columns {' and '.join(twins)} mean the same here; leave one of them out")
     missing = [column for column in ("emotion", "pixels") if column not in named]
     further = [one for one in plain if plain[one] not in named.values() and not INDEX.fullmatch(one)]
     if missing or ("usage" not in named and further):

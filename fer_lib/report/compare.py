@@ -182,6 +182,8 @@ def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
         name: list(group_runs(run for run in runs if run.experiment.report == report).values())
         for name, report in reports.items()
     }
+    if not any(groups.values()):
+        raise ValueError(f"no step of a report has so many published runs in {runs_folder()}; ask for fewer")
     return {name: steps for name, steps in groups.items() if steps}
 
 
