@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from fer_lib.evaluate import estimate_metric, judge_aim
+from fer_lib.evaluate import estimate_view, judge_aim
 from fer_lib.metrics import calc_accuracy, calc_probabilities
 from fer_lib.record import Run
 from fer_lib.statistics import bound_share, format_number
@@ -120,7 +120,7 @@ def describe_student(students: list[Run], teachers: list[Run], labels: np.ndarra
     labels: of the test split, int (N,)."""
     together = combine_runs(teachers, "test")
     ensemble = calc_accuracy(together, labels)
-    single = estimate_metric(students, lambda run: calc_accuracy(read_probabilities(run, "test"), labels))
+    single = estimate_view(students, "test", ("plain", *students[0].experiment.views)[-1])
     apart = format_number(100 * (single.mean - ensemble), sign=True)
     size = students[0].results["parameters"] / sum(run.results["parameters"] for run in teachers)
     return (
