@@ -56,9 +56,8 @@ def count_image(experiment: Experiment, side: int = 0) -> int:
 
 def format_operations(runs: list) -> str:
     """The median over runs of what a training takes, in PFLOP, 10**15 operations: "0.081", two digits that count."""
-    return np.format_float_positional(
-        np.median([count_operations(run) for run in runs]) / 1e15, precision=2, fractional=False, trim="-"
-    )
+    work = np.median([count_operations(run) for run in runs]) / 1e15
+    return np.format_float_positional(work, precision=2, fractional=False, trim="k").rstrip(".")
 
 
 def list_work(runs: list) -> pd.Series:
