@@ -8,6 +8,7 @@ import pytest
 from jinja2 import meta
 from PIL import Image
 
+from fer_lib.claims import read_claims, read_verdicts
 from fer_lib.evaluate import estimate_metric
 from fer_lib.extras.photo import draw_picture
 from fer_lib.record import read_published_runs
@@ -33,6 +34,22 @@ def test_numbers_are_those_of_the_records(published, tmp_path, monkeypatch):
     assert template.fill_in('{{ accuracy("a3_dropout") }}', tmp_path).split() == mean.format().split()
     change = template.fill_in('{{ change("a2_batchnorm", "a3_dropout") }}', tmp_path)
     assert re.fullmatch(r"\+\d\.\d points \(95% interval [+−]\d+\.\d to \+\d+\.\d\)\n", change)
+
+
+def test_verdicts_are_set_beside_the_test_splits_and_the_reports_effects(tmp_path, monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    table, statements = read_verdicts(), {s.number: s for s in read_claims()[1]}
+    judged = [row for _, row in table.iterrows() if isinstance(row["test_verdict"], str)]
+    same = sum(row["test_verdict"] == row["verdict"] for row in judged)
+    told = template.fill_in("{{ compare_splits() }}", tmp_path).strip()
+    assert told == (f"all {same}" if same == len(judged) else f"{same} of {len(judged)}") and len(judged) > 20
+    given = {number: s.reported for number, s in statements.items() if s.reported == s.reported}
+    inside = sum(table.loc[number, "low"] <= value <= table.loc[number, "high"] for number, value in given.items())
+    told = template.fill_in("{{ compare_reported() }}", tmp_path)
+    assert told.startswith(f"{inside or 'none'} of {len(given)} lie")
+    rows = template.fill_in("{{ show_crossing() }}", tmp_path).splitlines()
+    share = estimate_metric([run for run in read_published_runs(names=["da6_all"])], "validation_accuracy").format()
+    assert len(rows) == 6 and share.split()[0] in rows[2].split("|")[3] and "without" in rows[3]
 
 
 @pytest.mark.parametrize(
