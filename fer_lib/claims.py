@@ -221,6 +221,21 @@ def count_other_verdicts(statements: Sequence[Statement], verdicts: pd.DataFrame
     return count
 
 
+def compare_splits(verdicts: pd.DataFrame) -> str:
+    """Of how many verdicts the test split gives the same: "all 23", or "22 of 23"."""
+    judged = verdicts[verdicts["test_verdict"].notna()]
+    same = int((judged["test_verdict"] == judged["verdict"]).sum())
+    return f"all {same}" if same == len(judged) else f"{same} of {len(judged)}"
+
+
+def compare_reported(statements: Sequence[Statement], verdicts: pd.DataFrame) -> str:
+    """How many of the effects that a report gives lie in the interval measured: "none of 8 lies", or "2 of 8 lie"."""
+    given = [statement for statement in statements if not np.isnan(statement.reported)]
+    rows = [verdicts.loc[statement.number] for statement in given]
+    inside = sum(row["low"] <= statement.reported <= row["high"] for statement, row in zip(given, rows))
+    return f"{inside or 'none'} of {len(given)} {'lies' if inside < 2 else 'lie'}"
+
+
 def count_verdicts(verdicts: pd.DataFrame) -> str:
     """A sentence, in Markdown: how many statements are what."""
     found = tally_verdicts(verdicts)

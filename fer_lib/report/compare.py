@@ -214,6 +214,27 @@ def tabulate_experiments(runs: list[Run]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+CROSSED = {
+    "A5, with dropout": ("da1_plain", "da6_all"),
+    "A5, without": ("da10_plain_no_dropout", "da11_all_no_dropout"),
+    "B3, with dropout": ("db8_plain_dropout", "db9_all_dropout"),
+    "B3, without": ("db1_plain", "b3_three_layer_resnet"),
+}
+"""Of each network, the experiment without treatment of the images and the one with flip, rotation and crop."""
+
+
+def tabulate_crossing(runs: list[Run]) -> pd.DataFrame:
+    """Validation accuracy in percent ± half its 95% interval of both reports' networks with and without dropout,
+    untreated and treated, and the number of runs of each. runs: of all experiments."""
+    groups, rows = group_runs(runs), []
+    for network, names in CROSSED.items():
+        own = [groups[name] for name in names]
+        shares = [estimate_metric(runs, "validation_accuracy").format() for runs in own]
+        row = {"network": network} | dict(zip(("untreated", "flip, rotation, crop"), shares))
+        rows.append(row | {"runs": " and ".join(str(len(runs)) for runs in own)})
+    return pd.DataFrame(rows)
+
+
 def tabulate_climb(runs: list[Run]) -> pd.DataFrame:
     """The way beyond both reports, a row a step: what it changes over which one, its gain on validation in points,
     ± half the 95% interval, and its accuracies in percent, of the plain image. runs: of all experiments."""

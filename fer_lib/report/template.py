@@ -111,34 +111,14 @@ class Records:
 
     def show_crossing(self) -> str:
         """Both reports' networks with and without dropout, untreated and with all treatments, in a table."""
-        pairs = {
-            "A5, with dropout": ("da1_plain", "da6_all"),
-            "A5, without": ("da10_plain_no_dropout", "da11_all_no_dropout"),
-            "B3, with dropout": ("db8_plain_dropout", "db9_all_dropout"),
-            "B3, without": ("db1_plain", "b3_three_layer_resnet"),
-        }
-        rows = []
-        for network, names in pairs.items():
-            groups = [self._get_all(name) for name in names]
-            shares = [estimate_metric(runs, "validation_accuracy").format() for runs in groups]
-            row = {"network": network} | dict(zip(("untreated", "flip, rotation, crop"), shares))
-            rows.append(row | {"runs": " and ".join(str(len(runs)) for runs in groups)})
-        return _format_table(
-            pd.DataFrame(rows), {"network": 20, "untreated": 14, "flip, rotation, crop": 20, "runs": 10}
-        )
+        widths = {"network": 20, "untreated": 14, "flip, rotation, crop": 20, "runs": 10}
+        return _format_table(compare.tabulate_crossing(self._all_runs), widths)
 
     def compare_splits(self) -> str:
-        """Of how many verdicts the test split gives the same: "all 23", or "22 of 23"."""
-        judged = self._verdicts[self._verdicts["test_verdict"].notna()]
-        same = int((judged["test_verdict"] == judged["verdict"]).sum())
-        return f"all {same}" if same == len(judged) else f"{same} of {len(judged)}"
+        return claims.compare_splits(self._verdicts)
 
     def compare_reported(self) -> str:
-        """How many of the reported effects lie in the interval measured: "none of 8 lies", or "2 of 8 lie"."""
-        given = [s for s in self.list_own() if not np.isnan(s.reported)]
-        rows = [self._verdicts.loc[statement.number] for statement in given]
-        inside = sum(row["low"] <= statement.reported <= row["high"] for statement, row in zip(given, rows))
-        return f"{inside or 'none'} of {len(given)} {'lies' if inside < 2 else 'lie'}"
+        return claims.compare_reported(self.list_own(), self._verdicts)
 
     def confidence(self) -> str:
         """Of the statements' intervals: "96.8%"."""
