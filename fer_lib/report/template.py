@@ -14,15 +14,7 @@ import pandas as pd
 from fer_lib import __version__, claims, plots
 from fer_lib.costs import count_image, describe_precisions, measure_cost, shorten_hardware, tabulate_costs
 from fer_lib.dataset import EMOTIONS, PROJECT
-from fer_lib.evaluate import (
-    choose_view,
-    collect_results,
-    compare_runs,
-    estimate_metric,
-    estimate_view,
-    format_markdown,
-    judge_aim,
-)
+from fer_lib.evaluate import choose_view, compare_runs, estimate_metric, estimate_view, format_markdown, judge_aim
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment, list_treatments
 from fer_lib.extras.search import describe_grids
@@ -164,7 +156,7 @@ class Records:
         names = {run.experiment.name for run in self._runs if run.experiment.report == report}
         if report in "AB":  # not what is varied here
             names &= set(compare.NETWORKS)
-        return max(names, key=lambda name: collect_results(self.get_runs(name))["validation_accuracy"].mean())
+        return max(names, key=lambda name: estimate_metric(self.get_runs(name), "validation_accuracy").mean)
 
     def step(self, name: str) -> str:
         return find_experiment(name).step
