@@ -259,8 +259,8 @@ def compare_with_report(runs: list) -> pd.DataFrame:
     rows = {}
     for own in group_runs(runs).values():
         experiment = own[0].experiment
-        unknown = experiment.reported is None or own[0].data.startswith("custom-")  # the reports' are of FER2013
-        reported = ["—"] * 2 if unknown else [f"{100 * share:.0f}" for share in experiment.reported]
+        given = None if own[0].data.startswith("custom-") else experiment.reported  # the reports' are of FER2013
+        reported = ["—"] * 2 if given is None else [f"{100 * share:.0f}" for share in given]
         row = {"reported: train": reported[0], "reported: validation": reported[1]}
         for prefix, place in (("last_", "last epoch"), ("", "best epoch")):
             for split in ("train", "validation"):
