@@ -56,13 +56,14 @@ def read_table(file: IO[bytes], name: str) -> Content:
         file.seek(0)
         _explain(name, _number_lines(name, file))
         raise DataError(f"{name}: not a table that can be read ({' '.join(str(error).split())})") from error
-    if table["emotion"].nunique() < 2:
-        raise DataError(f"{name}: all rows have the label {table['emotion'].iloc[0]}; two classes are the least")
     usages = table.get("usage")
     numbers = None if usages is None else usages.map(USAGE_NAMES).to_numpy()
     if not own:
         labels, told = table["emotion"].astype(np.int64).to_numpy(), set(() if usages is None else usages)
-        return _build_fer2013(name, images, labels, numbers, told)
+        content = _build_fer2013(name, images, labels, numbers, told)
+        if len(set(labels)) < 2:
+            raise DataError(f"{name}: all images are of one class, {labels[0]}; two are the least")
+        return content
     classes, labels = name_classes(name, table["emotion"].tolist())
     numbers, way = complete_splits(name, labels, numbers)
     return Content(images, encode(labels, numbers), classes, way)
