@@ -152,7 +152,10 @@ BAD = {
     "header again": (GOOD + GOOD, "row 8: the header again"),
     "blank in the middle": (GOOD + b"\n" + GOOD.split(b"\n", 1)[1], "row 8: blank"),
     "no test rows": (write_rows([row for row in ROWS if row[1] != "PrivateTest"]), "no row has the Usage PrivateTest"),
-    "one label alone": (write_rows([(3, *row[1:]) for row in ROWS]), "all images are of one class, 3; two are the least"),
+    "one label alone": (
+        write_rows([(3, *row[1:]) for row in ROWS]),
+        "all images are of one class, 3; two are the least",
+    ),
     "two columns with labels": (
         write_rows([(row[0], *row) for row in ROWS], "label,emotion,Usage,pixels"),
         "row 1: columns emotion and label mean the same here; leave one of them out",
