@@ -146,7 +146,7 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def find_published_run(name: str, seed: int) -> Run:
     """The published run of an experiment with this seed on FER2013, of $FER_RUNS or else of those that come with the
     project. Raises FileNotFoundError if it is on record in neither."""
-    for folder in (runs_folder(), PROJECT / "reports" / "runs"):
+    for folder in dict.fromkeys((runs_folder(), PROJECT / "reports" / "runs")):
         for run in read_published_runs(names=[name], folder=folder):
             if run.seed == seed:
                 return run

@@ -225,7 +225,7 @@ def test_a_run_begun_with_other_teachers_is_not_gone_on_with(brief, small, inter
         train_run(taught, small, seed=0)
 
 
-def test_on_other_data_some_network_of_each_teacher_is_enough(brief, small):
+def test_on_other_data_every_teacher_must_be_there_too(brief, small):
     taught = replace(brief, teachers=("a2_batchnorm", "a3_dropout"))
     write_teacher("a2_batchnorm", small, [0, 0, 0, 0, 20, 20, 20])
     with pytest.raises(FileNotFoundError, match="no weights of a3_dropout .* a3_dropout --seed 0 1 2 .*makes them"):

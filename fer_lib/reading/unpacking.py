@@ -31,15 +31,14 @@ def show_name(path: Path) -> str:
     return path.name if path.name.isprintable() else repr(path.name)
 
 
-def check_path(path: Path) -> Path:
-    """The path, if there is a folder or a file with something in it. Raises DataError."""
+def check_path(path: Path, advice: str = "if it is to be FER2013, the README says how to get it from Kaggle") -> Path:
+    """The path, if there is a folder or a file with something in it. Raises DataError, with advice for what is not
+    there."""
     shown = str(path.absolute())
     shown = shown if shown.isprintable() else repr(shown)
     try:
         if not path.is_dir() and not path.is_file():
-            raise DataError(
-                f"{shown} does not exist; if it is to be FER2013, the README says how to get it from Kaggle"
-            )
+            raise DataError(f"{shown} does not exist; {advice}")
         if path.is_file() and path.stat().st_size == 0:
             raise DataError(f"{show_name(path)} is empty; download it again")
     except OSError as error:  # a path that is too long, a folder that may not be looked into

@@ -30,10 +30,7 @@ def load_votes(dataset: Dataset, path: str | os.PathLike = "auto") -> pd.DataFra
         path = _find_votes()
         if path is None or dataset.name != "fer2013":
             return None
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise DataError(f"{path.absolute()} does not exist; FER+'s fer2013new.csv is at github.com/microsoft/FERPlus")
-    check_path(path)
+    path = check_path(Path(path).expanduser(), "FER+'s fer2013new.csv is at github.com/microsoft/FERPlus")
     try:
         table = pd.read_csv(path, keep_default_na=False)
     except (OSError, ValueError, pd.errors.ParserError) as error:
