@@ -124,6 +124,8 @@ def find_data() -> str | Path | None:
 
 def _name_data() -> str | Path | None:
     named = os.environ.get("FER_DATA")
+    if named == "auto":  # as where it is not set
+        return None
     return named if not named or named in SCALES else resolve(named)
 
 

@@ -213,7 +213,7 @@ def describe_cost(runs: list[Run]) -> None:
     speed = " to ".join(dict.fromkeys(f"{value:,.0f}" for value in (speeds[0], speeds[-1])))
     table = tabulate_costs(runs)
     usual = table.loc[table["note"] == "", "hardware"].iloc[0]
-    apart = f" In tables minutes are of runs on {usual}, unless another stands beside them."
+    apart = f" Minutes in a table are of runs on {usual}, unless another stands beside them."
     say(
         f"{len(runs)} run{'s' * (len(runs) > 1)} on {runs[0].data}, {sum(minutes):,.0f} minutes of training in all, "
         f"{speed} images/s ({', '.join(hardware)}, CPU threads a run: {threads}).{apart * (len(hardware) > 1)}"

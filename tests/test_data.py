@@ -422,8 +422,10 @@ def test_auto_takes_fer_data_then_the_folder_then_the_drawn_faces(tmp_path, monk
         assert load_data("auto").name == "drawn"
     (tmp_path / "data").mkdir()
     save(tmp_path / "data", pack_tar(GOOD), "fer2013.tar.gz")
-    with pytest.warns(UserWarning, match="fer2013.tar.gz"):
-        load_data("auto")
+    for named in ("", "auto"):
+        monkeypatch.setenv("FER_DATA", named)
+        with pytest.warns(UserWarning, match="fer2013.tar.gz"):
+            load_data("auto")
     monkeypatch.setenv("FER_DATA", str(tmp_path / "elsewhere.csv"))
     with pytest.raises(DataError, match="elsewhere.csv does not exist"):
         load_data("auto")

@@ -45,7 +45,7 @@ def load_votes(dataset: Dataset, path: str | os.PathLike = "auto") -> pd.DataFra
 def _find_votes() -> Path | None:
     if named := os.environ.get("FER_VOTES"):
         return resolve(named)
-    if named := os.environ.get("FER_DATA"):
+    if (named := os.environ.get("FER_DATA")) and named != "auto":
         beside = resolve(named).with_name("fer2013new.csv")
         return beside if beside.is_file() else None
     return min((PROJECT / "data").rglob("fer2013new.csv"), default=None)
