@@ -71,11 +71,12 @@ class Experiment:
 
     @property
     def family(self) -> str:
-        """Experiments of one family can be taken to scatter about alike over seeds: a report's steps and the dispute's
-        runs of its network, the way to the strong model with what learnt other labels there, and so on."""
+        """Experiments of one family can be taken to scatter about alike over seeds: a report's steps with the
+        dispute's runs of its network, and the tries at report A's regime; the way to the strong model with what
+        learnt other labels there; and so on."""
         if self.report == "D":
             return self.name[1].upper()
-        return self.step[:2] if self.report == "C" else {"V": "S"}.get(self.report, self.report)
+        return self.step[:2] if self.report == "C" else {"V": "S", "R": "A"}.get(self.report, self.report)
 
     @property
     def side(self) -> int:

@@ -151,6 +151,13 @@ def test_the_facts_on_record_are_those_of_the_data(published, fer2013):
     assert facts == collect_facts(fer2013, votes)
 
 
+def test_the_regime_is_shown_of_what_a_report_gives_accuracies_of_and_of_what_varies_that(published):
+    groups, tries = compare.group_regime(published)
+    steps = [runs[0].experiment for runs in groups]
+    assert all(step.reported for step in steps) and "A5" in [step.step for step in steps]
+    assert {run.experiment.against for run in tries} <= {step.name for step in steps}
+
+
 def test_the_table_has_every_experiment_on_record(published):
     table = compare.tabulate_experiments([run for run in published if run.experiment.step in ("A1", "A2")])
     assert table.index.tolist() == ["A1 Baseline", "A2 Batch norm"]

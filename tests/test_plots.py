@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 
 from fer_lib import claims, data, plots
 from fer_lib.evaluate import collect_results, summarise_costs, summarise_experiments
-from fer_lib.experiments import EXPERIMENTS
+from fer_lib.experiments import EXPERIMENTS, vary
 from fer_lib.extras.explore import (
     calc_ceilings,
     calc_eigenfaces,
@@ -83,6 +83,17 @@ def make_votes(dataset):
     votes.loc[labels == 0] = 0
     votes.loc[labels == 0, "contempt"] = 10
     return votes
+
+
+@pytest.mark.slow
+def test_a_try_at_a_steps_regime_is_drawn_in_the_panel_of_that_step(runs):
+    plots.set_style()
+    before, after = runs
+    other = replace(after[0], experiment=vary(after[0].experiment, "r9_other", "A1b, slower", report="R"))
+    figure = plots.plot_regime([before, after], [other])
+    check_figure(figure)
+    drawn = [[line.get_label() for line in axes.get_lines()].count("slower") for axes in figure.axes]
+    assert drawn == [0, 1] and "slower" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 @pytest.mark.slow

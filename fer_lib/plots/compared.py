@@ -1,6 +1,7 @@
 """Figures that set many experiments side by side."""
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from fer_lib.plots.style import (
     AFTER,
     BEFORE,
     LOST,
+    OTHERS,
     SPLIT_COLOURS,
     VERDICT_COLOURS,
     WIDTH,
@@ -244,12 +246,13 @@ def plot_method(method: dict) -> Figure:
     )
 
 
-def plot_regime(groups: list[list]) -> Figure:
+def plot_regime(groups: list[list], tries: Sequence = ()) -> Figure:
     """Validation accuracy against accuracy in training, measured on the way, epoch by epoch: a panel a step, a line a
     run, the other steps' in grey, and the report's point.
 
-    groups: the runs of each step, all of which the report gives accuracies of."""
-    columns = -(-len(groups) // 2)
+    groups: the runs of each step, all of which the report gives accuracies of; tries: runs of variants of these
+    steps, each drawn in its step's panel under what its title, such as "A3, more dropout", says of it."""
+    columns, colours = -(-len(groups) // 2), dict(zip(dict.fromkeys(map(_name_change, tries)), OTHERS))
     figure, panels = make_figure(
         2, columns, figsize=(WIDTH, 5), sharex=True, sharey=True, squeeze=False, subplot_kw=dict(xlim=(0.3, 1))
     )
@@ -260,13 +263,17 @@ def plot_regime(groups: list[list]) -> Figure:
                 history["train_accuracy"], history["validation_accuracy"], color=AFTER if mine else "#D5D5D5",
                 linewidth=1.3 if mine else 0.8, zorder=2 + mine, label="measured, a run" if run is own[0] else None,
             )  # fmt: skip
+        for run in (run for run in tries if run.experiment.against == own[0].experiment.name):
+            change, history = _name_change(run), run.history
+            course = history["train_accuracy"], history["validation_accuracy"]
+            axes.plot(*course, color=colours[change], label=change, zorder=3)
         axes.set_title(name_step(own[0]), fontsize=9)
         axes.plot(*own[0].experiment.reported, "D", color="black", markerfacecolor="white", zorder=4, label="reported")
         axes.set_ylim(0.4, None)
         show_percent(axes.xaxis, axes.yaxis)
     figure.supxlabel("accuracy in training, measured on the way", fontsize=10)
     figure.supylabel("validation accuracy", fontsize=10)
-    panels[0, 0].legend(fontsize=8, loc="lower right")
+    add_legend(figure, 4)
     above = [runs[0].experiment.step for runs in groups if _lies_above(runs)]
     return set_title(
         figure,
@@ -275,6 +282,11 @@ def plot_regime(groups: list[list]) -> Figure:
         if above
         else "At report A's training accuracies validation is as high here",
     )
+
+
+def _name_change(run) -> str:
+    """What a run changes in its step, as its title says behind the step."""
+    return run.experiment.title.partition(", ")[2]
 
 
 def _lies_above(runs: list) -> bool:

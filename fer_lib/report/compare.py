@@ -187,6 +187,13 @@ def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
     return {name: steps for name, steps in groups.items() if steps}
 
 
+def group_regime(runs: list[Run]) -> tuple[list[list[Run]], list[Run]]:
+    """What `plots.plot_regime` takes, of runs of all experiments: those of each step that a report gives accuracies
+    of, and those that try these steps under other settings."""
+    groups = group_runs(run for run in runs if run.experiment.reported)
+    return list(groups.values()), [run for run in runs if run.experiment.report == "R"]
+
+
 def tabulate_networks() -> pd.DataFrame:
     """The reports' networks: what each is made of, parameters, work of an image."""
     rows = []

@@ -16,7 +16,7 @@ from fer_lib.costs import count_image, describe_precisions, measure_cost, shorte
 from fer_lib.dataset import EMOTIONS, PROJECT
 from fer_lib.evaluate import choose_view, compare_runs, estimate_metric, estimate_view, format_markdown, judge_aim
 from fer_lib.experiment import Experiment
-from fer_lib.experiments import EXPERIMENTS, find_experiment, list_treatments
+from fer_lib.experiments import find_experiment, list_treatments
 from fer_lib.extras.search import describe_grids
 from fer_lib.record import WEIGHTS, Run, read_published_runs
 from fer_lib.report import compare
@@ -126,7 +126,8 @@ class Records:
         return _format_table(compare.tabulate_climb(self._all_runs), widths)
 
     def show_experiments(self, reports: str) -> str:
-        """Every experiment of some reports ("A", "B"; "D" the dispute, "S" beyond both, "V" the votes) in a table."""
+        """Every experiment of some reports ("A", "B"; "D" the dispute, "R" tries at report A's regime, "S" beyond
+        both, "V" the votes) in a table."""
         table = compare.tabulate_experiments([run for run in self._all_runs if run.experiment.report in reports])
         widths = dict.fromkeys(table.columns, 10) | {"runs": 5, "parameters": 11}
         return _format_table(table.reset_index(names="step"), {"step": 24} | widths)
@@ -277,8 +278,7 @@ class Records:
         return self._draw("method", caption, plots.plot_method, self.method)
 
     def draw_regime(self, caption: str) -> str:
-        steps = [e for e in EXPERIMENTS.values() if e.reported]
-        return self._draw("regime", caption, plots.plot_regime, [self.get_runs(e.name) for e in steps])
+        return self._draw("regime", caption, plots.plot_regime, *compare.group_regime(self._all_runs))
 
     def draw_confusions(self, caption: str, *names: str) -> str:
         counts = compare.read_confusions()
