@@ -150,7 +150,7 @@ def summarise_experiments(runs: list) -> pd.DataFrame:
         row |= {label: estimate_metric(own, column).format() for column, label in SUMMARY.items()}
         epochs = [run.results["epochs"] for run in own]
         row["epochs"] = "–".join(str(number) for number in sorted({min(epochs), max(epochs)}))
-        row["minutes a run"] = f"{costs.loc[name, 'typical_minutes']:.1f}{costs.loc[name, 'note']}"
+        row["minutes, median run"] = f"{costs.loc[name, 'typical_minutes']:.1f}{costs.loc[name, 'note']}"
         rows[f"{own[0].experiment.step} {own[0].experiment.title}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

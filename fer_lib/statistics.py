@@ -15,8 +15,9 @@ CONFIDENCE = 0.95
 
 
 def format_number(value: float, digits: int = 1, sign: bool = False) -> str:
-    """ "51.2", or "+51.2", with so many decimals; a negative one with a true minus sign, and zero never negative."""
-    return f"{value:{'+' if sign else ''}z.{digits}f}".replace("-", "−")
+    """ "51.2", or "+51.2", with so many decimals; a negative one with a true minus sign, and zero with none."""
+    told = f"{value:z.{digits}f}"
+    return f"+{told}" if sign and float(told) > 0 else told.replace("-", "−")
 
 
 @dataclass(frozen=True)

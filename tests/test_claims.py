@@ -134,7 +134,7 @@ def test_a_statement_is_tabulated_with_verdict_effect_and_interval_together():
 def test_an_interval_shows_on_which_side_of_zero_it_ends():
     assert claims.format_effect(ACCURACY, 0.01, 0.0001, 0.02) == "+1.0 (+0.01 to +2.0)"
     assert claims.format_effect(ACCURACY, -0.008, -0.016, 0.0004, unit=" points") == "−0.8 points (−1.6 to +0.04)"
-    assert claims.format_effect(ACCURACY, 0.0, -0.01, 0.0) == "+0.0 (−1.0 to +0.0)"  # nothing to be shown
+    assert claims.format_effect(ACCURACY, 0.0, -0.01, 0.0) == "0.0 (−1.0 to 0.0)"  # nothing to be shown
     assert claims.format_effect(ACCURACY, np.nan, np.nan, np.nan) == "—"
 
 

@@ -231,7 +231,7 @@ def test_what_changes_on_parts_of_the_split_and_whose_side_is_taken():
     )
     parts = {"zeros": LABELS == 0, "ones": LABELS == 1}
     table = tabulate_subset_changes([([before] * 2, [after] * 2)], LABELS, parts)
-    assert table["A1 to A2 (points)"].tolist() == ["+33.3 ± 0.0", "+0.0 ± 0.0"]
+    assert table["A1 to A2 (points)"].tolist() == ["+33.3 ± 0.0", "0.0 ± 0.0"]
     choices = np.array([0, 0, 1, 4, 1, -1])
     sides = tabulate_sides([[before], [after]], LABELS, choices)
     assert sides.loc["A1 Baseline"].tolist() == ["2", "50.0", "50.0"]

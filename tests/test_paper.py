@@ -8,6 +8,7 @@ import pytest
 from jinja2 import meta
 from PIL import Image
 
+from fer_lib import claims
 from fer_lib.claims import read_claims, read_verdicts
 from fer_lib.evaluate import estimate_metric
 from fer_lib.extras.photo import draw_picture
@@ -58,7 +59,6 @@ def test_verdicts_are_set_beside_the_test_splits_and_the_reports_effects(tmp_pat
         '{{ accuracy("a99_unheard_of") }}',
         '{{ gain("s5_averaging", "a99_unheard_of") }}',
         '{{ effect("A-C99.1") }}',
-        '{{ effect("A-C6.3") }}',  # not run yet
         "{{ something }}",
         "{{ facts.something }}",
     ],
@@ -67,6 +67,15 @@ def test_what_is_not_on_record_is_an_error_not_a_gap(text, tmp_path, monkeypatch
     monkeypatch.delenv("FER_RUNS")
     with pytest.raises((KeyError, jinja2.UndefinedError)):
         template.fill_in(text, tmp_path)
+
+
+def test_a_statement_that_wants_a_run_has_no_effect_to_be_told(tmp_path, monkeypatch):
+    monkeypatch.delenv("FER_RUNS")
+    verdicts = read_verdicts()
+    verdicts.loc["A-C6.3", ["effect", "low", "high"]] = float("nan")
+    monkeypatch.setattr(claims, "read_verdicts", lambda: verdicts)
+    with pytest.raises(KeyError, match="A-C6.3 is no statement that was measured"):
+        template.fill_in('{{ effect("A-C6.3") }}', tmp_path)
 
 
 def test_a_text_can_ask_for_what_some_text_asks_and_for_nothing_else(tmp_path, monkeypatch):

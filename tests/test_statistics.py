@@ -11,7 +11,7 @@ def draw_groups(deviations, runs, seed=0):
 
 
 def test_a_number_has_a_true_minus_sign_and_zero_none():
-    assert [format_number(value, sign=True) for value in (1.26, -1.26, -0.04, 0.0)] == ["+1.3", "−1.3", "+0.0", "+0.0"]
+    assert [format_number(value, sign=True) for value in (1.26, -1.26, -0.04, 0.0)] == ["+1.3", "−1.3", "0.0", "0.0"]
     assert format_number(-0.04) == "0.0" and Effect(-0.0001, 0.0).format() == "0.0 ± 0.0"
 
 

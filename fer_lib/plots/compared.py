@@ -173,19 +173,20 @@ def plot_gains(pairs: list[tuple[list, list]]) -> Figure:
 
 
 def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
-    """The effect that each statement was judged by, with its interval, and what its report gives: accuracies and gaps
-    each on an axis of their own, in points. Arguments of `claims.read_claims` and `claims.read_verdicts`."""
+    """The effect that each statement was judged by, with its interval, and what its report gives, in points: what is of
+    validation accuracy, and what is of the training images, which is larger, each on an axis of its own. Arguments of
+    `claims.read_claims` and `claims.read_verdicts`."""
     measured = [s for s in statements if s.quantity.unit == "points" and s.number in verdicts.index]
     measured = [s for s in measured if not pd.isna(verdicts.loc[s.number, "effect"])]
-    accuracies = [s for s in measured if s.quantity.column == "validation_accuracy"]
-    parts = [part for part in (accuracies, [s for s in measured if s not in accuracies]) if part]
+    trained = [s for s in measured if s.quantity.column in ("last_gap_clean", "train_accuracy_clean")]
+    parts = [part for part in ([s for s in measured if s not in trained], trained) if part]
     figure, panels = make_figure(
         len(parts), 1, figsize=(WIDTH, 1.8 + 0.36 * len(measured)), height_ratios=[len(part) + 1 for part in parts],
         squeeze=False,
     )  # fmt: skip
     for axes, part in zip(panels[:, 0], parts):
         _draw_statements(axes, part, verdicts)
-        what = "validation accuracy" if part is accuracies else "gaps, and other shares"
+        what = "the gap, or on accuracy in training" if part is trained else "validation accuracy"
         axes.set_xlabel(f"effect on {what}, in points (grey: less than what matters)", fontsize=8)
     counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
     for name in (name for name in VERDICT_COLOURS if name in counts):

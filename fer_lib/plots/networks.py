@@ -171,11 +171,12 @@ def plot_answers(
         whole.annotate(str(number), (left, top), color="white", backgroundcolor="black", fontsize=9, va="bottom")
     for number, (face, shares, marked) in enumerate(zip(faces, answers, saliency), start=1):
         cut, seen, bars = (figure.add_subplot(grid[number, place]) for place in range(3))
-        for axes, title in ((cut, f"{number}: as the network sees it"), (seen, "where it looks")):
+        for axes, title in ((cut, f"{number}: as the network sees it"), (seen, "where it looks, bright: most")):
             axes.imshow(face, cmap="gray", vmin=0, vmax=255)
             axes.set_title(title, fontsize=8)
             axes.axis("off")
-        seen.imshow(marked, cmap="inferno", alpha=0.6)
+        most = np.percentile(marked, 99)  # one pixel that stands out would leave all others dark
+        seen.imshow(marked, cmap="inferno", alpha=0.6, vmin=0, vmax=most or 1)
         drawn = bars.barh(EMOTIONS, shares, color=[AFTER if share == shares.max() else BEFORE for share in shares])
         bars.bar_label(drawn, [f"{share:.0%}" for share in shares], fontsize=7, padding=2)
         bars.set(xlim=(0, 1.08), xticks=[])

@@ -60,9 +60,9 @@ class Records:
         return _format_points(compare_runs(self.get_runs(before), self.get_runs(after), metric))
 
     def gain(self, control: str, name: str) -> str:
-        """What an experiment, of one run or more, is above another on validation, in points ± half the 95% interval:
-        "+0.4 ± 0.9"."""
-        return compare_runs(self.get_runs(control), self._get_all(name), "validation_accuracy").format(sign=True)
+        """What an experiment is above another on validation, each of one run or more, in points ± half the 95%
+        interval: "+0.4 ± 0.9"."""
+        return compare_runs(self._get_all(control), self._get_all(name), "validation_accuracy").format(sign=True)
 
     def _find_statement(self, number: str) -> claims.Statement:
         found = [statement for statement in self._statements if statement.number == number]
