@@ -14,7 +14,7 @@ import yaml
 
 from fer_lib.dataset import PROJECT
 from fer_lib.experiments import EXPERIMENTS
-from fer_lib.statistics import Effect, format_number, weigh
+from fer_lib.statistics import Effect, format_end, format_number, weigh
 
 REPORTS = PROJECT / "reports"
 
@@ -53,9 +53,8 @@ class Quantity:
         return f"×{round(factor, digits):.{max(digits, 0)}f}"
 
     def format_end(self, value: float) -> str:
-        """An end of an interval: of points with so many decimals that it is seen on which side of zero it lies."""
-        decimals = next((n for n in (1, 2, 3) if round(100 * value, n)), 1)
-        return format_number(100 * value, decimals, sign=True) if self.unit == "points" else self.format(value)
+        """An end of an interval, see `statistics.format_end`."""
+        return format_end(100 * value) if self.unit == "points" else self.format(value)
 
 
 @dataclass(frozen=True)

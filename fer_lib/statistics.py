@@ -20,6 +20,13 @@ def format_number(value: float, digits: int = 1, sign: bool = False) -> str:
     return f"+{told}" if sign and float(told) > 0 else told.replace("-", "−")
 
 
+def format_end(points: float) -> str:
+    """The end of an interval with its sign, and so many decimals, three at most, that it shows on which side of zero
+    it lies: "+1.1", "−0.04"."""
+    decimals = next((n for n in (1, 2, 3) if round(points, n)), 1)
+    return format_number(points, decimals, sign=True)
+
+
 @dataclass(frozen=True)
 class Effect:
     """A contrast of experiments: its estimate, and the variance that each source of chance gives it.

@@ -272,7 +272,7 @@ def plot_regime(groups: list[list], tries: Sequence = ()) -> Figure:
         axes.plot(*own[0].experiment.reported, "D", color="black", markerfacecolor="white", zorder=4, label="reported")
         axes.set_ylim(0.4, None)
         show_percent(axes.xaxis, axes.yaxis)
-    figure.supxlabel("accuracy in training, measured on the way", fontsize=10)
+    panels[-1, columns // 2].set_xlabel("accuracy in training, measured on the way", fontsize=10)
     figure.supylabel("validation accuracy", fontsize=10)
     add_legend(figure, 4)
     above = [runs[0].experiment.step for runs in groups if _lies_above(runs)]

@@ -20,7 +20,7 @@ from fer_lib.experiments import find_experiment, list_treatments
 from fer_lib.extras.search import describe_grids
 from fer_lib.record import WEIGHTS, Run, read_published_runs
 from fer_lib.report import compare
-from fer_lib.statistics import Effect, bound_share, format_number
+from fer_lib.statistics import Effect, bound_share, format_end, format_number
 
 
 class Records:
@@ -304,8 +304,8 @@ class Records:
 
 
 def _format_points(effect: Effect) -> str:
-    low, mean, high = (format_number(100 * value, sign=True) for value in (effect.low, effect.mean, effect.high))
-    return f"{mean} points (95% interval {low} to {high})"
+    mean = format_number(100 * effect.mean, sign=True)
+    return f"{mean} points (95% interval {format_end(100 * effect.low)} to {format_end(100 * effect.high)})"
 
 
 def _format_table(table: pd.DataFrame, widths: dict[str, int]) -> str:
