@@ -51,8 +51,8 @@ def plot_search_interactions(trials: pd.DataFrame) -> Figure:
         axes.set(xlabel=HYPERPARAMETERS[name], ylabel="learning rate")
         axes.tick_params(axis="y", rotation=0)
         rate, value = table.stack().idxmax()
-        best.append(f"{rate:g} with {HYPERPARAMETERS[name]} {value} ({table.max(axis=None):.1f}%)")
-    return set_title(figure, f"In the mean over the rest, the best learning rate is {join_names(best)}")
+        best.append(f"{HYPERPARAMETERS[name]} {value} at a learning rate of {rate:g} ({table.max(axis=None):.1f}%)")
+    return set_title(figure, f"Best in the mean over the rest: {join_names(best)}")
 
 
 def plot_search_budget(trials: pd.DataFrame) -> Figure:
