@@ -273,3 +273,11 @@ def format_markdown(table: pd.DataFrame) -> str:
     """The table in Markdown, without its index."""
     lines = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def lies_above(runs: list) -> bool:
+    """Whether a report's validation accuracy is above what every run of that step has at its training accuracy."""
+    train, validation = runs[0].experiment.reported
+    courses = [run.history.sort_values("train_accuracy") for run in runs]
+    met = [np.interp(train, course["train_accuracy"], course["validation_accuracy"]) for course in courses]
+    return bool(validation > np.max(met))

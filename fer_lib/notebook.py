@@ -245,6 +245,8 @@ def show_claims(cells: list[str], *numbers: str) -> None:
         )
         own = [s for s in chosen if s.claim == number]
         say(format_markdown(tabulate_statements(own, verdicts)))
+        if any("gap" in s.quantity.column and not math.isnan(s.reported) for s in own):
+            say("The report's gap is by its own measure, probably with accuracy in training taken on the way.")
         undecided = [s for s in own if verdicts.loc[s.number, "verdict"] == "undecided"]
         if undecided:
             say("\n".join(f"- {describe_undecided(s, verdicts.loc[s.number])}" for s in undecided))

@@ -68,8 +68,11 @@ class Effect:
 
     def format(self, scale: float = 100, digits: int = 1, sign: bool = False) -> str:
         """ "51.2 ± 0.8", half the 95% interval, in units of 1/scale; "51.2" where there is none."""
-        text, half = format_number(self.mean * scale, digits, sign), self.find_half_width()
-        return text if np.isnan(half) else f"{text} ± {half * scale:.{digits}f}"
+        mean, half = self.mean * scale, self.find_half_width() * scale
+        if sign and 0 < round(abs(mean), digits) == round(half, digits):  # else it is not seen whether zero is in it
+            digits += 1
+        text = format_number(mean, digits, sign)
+        return text if np.isnan(half) else f"{text} ± {half:.{digits}f}"
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ def test_every_figure_of_a_search_is_titled_and_whole(trials):
     assert "Most hangs on learning rate: 5.4 points" in figures[0].get_suptitle()
     assert "5.4 points in B1 and 5.4 points in B2" in figures[3].get_suptitle()
     told = " ".join(figures[1].get_suptitle().split())
-    assert "0.003 with dropout 0.5 (51.5%) and 0.003 with filters 64-128 (49.1%)" in told
+    assert "dropout 0.5 at a learning rate of 0.003 (51.5%) and filters 64-128 at a learning rate of 0.003" in told
     assert [text.get_text() for text in figures[0].axes[2].get_xticklabels()] == ["8-16", "16-32", "64-128"]
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fer_lib.claims import format_effect
-from fer_lib.evaluate import collect_results, compare_runs, estimate_metric
+from fer_lib.evaluate import collect_results, compare_runs, estimate_metric, lies_above
 from fer_lib.plots.style import (
     AFTER,
     BEFORE,
@@ -59,7 +59,7 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
                 most = max(range(len(treated)), key=lambda place: _count_treatments(treated[place]))
                 changed[name] = f"{format_number(100 * changes[most].mean, sign=True)} points in {name}"
         show_points(axes.xaxis)
-        axes.set_xlabel(f"{label}\n(points)", fontsize=8)
+        axes.set_xlabel(f"{label}\n(points, 95% interval)", fontsize=8)
         list_rows(axes, [_treatment(runs) for runs in treated])
     add_legend(figure, 2)
     told = join_names(list(changed.values()))
@@ -187,7 +187,8 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
     for axes, part in zip(panels[:, 0], parts):
         _draw_statements(axes, part, verdicts)
         what = "the gap, or on accuracy in training" if part is trained else "validation accuracy"
-        axes.set_xlabel(f"effect on {what}, in points (grey: less than what matters)", fontsize=8)
+        told = "bars: the interval that decides; grey: less than what matters"
+        axes.set_xlabel(f"effect on {what}, in points\n({told})", fontsize=8)
     counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
     for name in (name for name in VERDICT_COLOURS if name in counts):
         panels[0, 0].plot([], [], "o-", color=VERDICT_COLOURS[name], label=name)
@@ -275,24 +276,16 @@ def plot_regime(groups: list[list], tries: Sequence = ()) -> Figure:
     panels[-1, columns // 2].set_xlabel("accuracy in training, measured on the way", fontsize=10)
     figure.supylabel("validation accuracy", fontsize=10)
     add_legend(figure, 4)
-    above = [runs[0].experiment.step for runs in groups if _lies_above(runs)]
+    above = [runs[0].experiment.step for runs in groups if lies_above(runs)]
     return set_title(
         figure,
-        f"At the training accuracy that report A gives, validation is lower here in {len(above)} of {len(groups)} "
-        f"steps ({join_names(above)})"
+        f"At the training accuracy that report A gives, every run here is lower on validation in {len(above)} of "
+        f"{len(groups)} steps ({join_names(above)})"
         if above
-        else "At report A's training accuracies validation is as high here",
+        else "At report A's training accuracies some run of each step is as high on validation here",
     )
 
 
 def _name_change(run) -> str:
     """What a run changes in its step, as its title says behind the step."""
     return run.experiment.title.partition(", ")[2]
-
-
-def _lies_above(runs: list) -> bool:
-    """Whether a report's validation accuracy is above what the runs of that step have at its training accuracy."""
-    train, validation = runs[0].experiment.reported
-    courses = [run.history.sort_values("train_accuracy") for run in runs]
-    met = [np.interp(train, course["train_accuracy"], course["validation_accuracy"]) for course in courses]
-    return validation > np.mean(met)

@@ -48,12 +48,16 @@ def plot_curves(before: list, after: list) -> Figure:
     panels[0].plot([], [], ":", color="black", label="in training")
     panels[0].plot([], [], "-", color="black", label="on validation (● best epoch)")
     add_legend(figure, 4)
-    gaps = [estimate_metric(runs, "last_gap") for runs in (before, after)]
-    return set_title(
-        figure,
-        f"Gap, on the way, to validation at the last epoch: {gaps[0].format()} points in "
-        f"{before[0].experiment.step}, {gaps[1].format()} in {after[0].experiment.step}",
-        before[0].data,
+    told = ", ".join(_tell_best_epochs(runs) for runs in (before, after))
+    return set_title(figure, f"Validation accuracy is highest {told}", before[0].data)
+
+
+def _tell_best_epochs(runs: list) -> str:
+    """After how many epochs runs of a step are best on validation, and how good: "after 5 to 9 in A1 (54.8 ± 0.9%)"."""
+    best = sorted(run.results["best_epoch"] for run in runs)
+    epochs = " to ".join(str(epoch) for epoch in dict.fromkeys((best[0], best[-1])))
+    return (
+        f"after {epochs} epochs in {runs[0].experiment.step} ({estimate_metric(runs, 'validation_accuracy').format()}%)"
     )
 
 
@@ -143,7 +147,7 @@ def plot_gradient_norms(groups: list[list], first: list[pd.DataFrame]) -> Figure
         axes.set_title(name_step(runs[0]).replace(", ", ",\n"), fontsize=8)
         axes.set_xlabel("epoch (● first batch)", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panels[0, 0].set_ylabel("gradient norm, mean of runs")
+    panels[0, 0].set_ylabel("gradient norm, geometric mean of runs")
     panels[0, -1].legend(fontsize=7)
     told = f"The first layer's gradient, from the first batch to the last epoch drawn: {join_names(grown)}"
     return set_title(figure, told, groups[0][0].data)

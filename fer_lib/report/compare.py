@@ -12,7 +12,7 @@ import pandas as pd
 
 from fer_lib.costs import count_image, format_operations
 from fer_lib.dataset import EMOTIONS, PROJECT
-from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_metric, estimate_view
+from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_metric, estimate_view, lies_above
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras.reliability import (
     choose_temperature,
@@ -192,6 +192,12 @@ def group_regime(runs: list[Run]) -> tuple[list[list[Run]], list[Run]]:
     of, and those that try these steps under other settings."""
     groups = group_runs(run for run in runs if run.experiment.reported)
     return list(groups.values()), [run for run in runs if run.experiment.report == "R"]
+
+
+def count_above(runs: list[Run]) -> str:
+    """In how many of the steps that a report gives accuracies of it is above every run: "3 of 6"; runs: of all."""
+    groups, _ = group_regime(runs)
+    return f"{sum(map(lies_above, groups))} of {len(groups)}"
 
 
 def tabulate_networks() -> pd.DataFrame:

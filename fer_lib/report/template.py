@@ -280,6 +280,9 @@ class Records:
     def draw_regime(self, caption: str) -> str:
         return self._draw("regime", caption, plots.plot_regime, *compare.group_regime(self._all_runs))
 
+    def count_above(self) -> str:
+        return compare.count_above(self._all_runs)
+
     def draw_confusions(self, caption: str, *names: str) -> str:
         counts = compare.read_confusions()
         chosen = {self.step(name): counts[name] for name in names}
