@@ -398,3 +398,14 @@ def test_costs_are_compared_on_one_machine():
     table = tabulate_costs(runs + quick)
     assert table["typical_minutes"].tolist() == [1, 2, 4, pytest.approx(4 / 3)]
     assert table.loc["a4_wider", "note"] == " (Intel Xeon with AMX, 2 threads)"
+
+
+def test_a_report_lies_above_the_runs_only_where_it_is_above_every_one_at_its_own_training_accuracy():
+    step = replace(EXPERIMENTS["a3_dropout"], reported=(0.6, 0.58))
+
+    def climb(validation):
+        history = pd.DataFrame({"train_accuracy": [0.5, 0.7], "validation_accuracy": validation})
+        return SimpleNamespace(experiment=step, history=history)
+
+    low, high = climb([0.5, 0.6]), climb([0.5, 0.7])  # at a training accuracy of 0.6: 0.55 and 0.60
+    assert evaluate.lies_above([low]) and not evaluate.lies_above([low, high])

@@ -15,6 +15,13 @@ def test_a_number_has_a_true_minus_sign_and_zero_none():
     assert format_number(-0.04) == "0.0" and Effect(-0.0001, 0.0).format() == "0.0 ± 0.0"
 
 
+def test_a_change_and_its_half_interval_show_whether_zero_lies_within():
+    error = 0.0053 / stats.norm.ppf(0.975)
+    assert Effect(0.0054, error**2).format(sign=True) == "+0.54 ± 0.53", "rounded they would be the same"
+    assert Effect(0.0064, error**2).format(sign=True) == "+0.6 ± 0.5"
+    assert Effect(0.0054, error**2).format() == "0.5 ± 0.5", "a mean is not asked whether it is zero"
+
+
 def test_experiments_that_scatter_alike_share_the_pooled_variance():
     groups = {"a": [1.0, 3.0], "b": [0.0, 2.0, 4.0], "alone": [5.0]}  # variances 2 and 4, of 1 and 2 degrees of freedom
     scatters = moderate_variances(groups)
