@@ -278,6 +278,10 @@ def format_markdown(table: pd.DataFrame) -> str:
 def lies_above(runs: list) -> bool:
     """Whether a report's validation accuracy is above what every run of that step has at its training accuracy."""
     train, validation = runs[0].experiment.reported
-    courses = [run.history.sort_values("train_accuracy") for run in runs]
-    met = [np.interp(train, course["train_accuracy"], course["validation_accuracy"]) for course in courses]
-    return bool(validation > np.max(met))
+    return all(validation > interpolate_validation(run, train) for run in runs)
+
+
+def interpolate_validation(run, train_accuracy: float) -> float:
+    """A run's validation accuracy where its accuracy in training, measured on the way, was so much; both 0-1."""
+    course = run.history.sort_values("train_accuracy")
+    return float(np.interp(train_accuracy, course["train_accuracy"], course["validation_accuracy"]))

@@ -156,6 +156,9 @@ def test_the_regime_is_shown_of_what_a_report_gives_accuracies_of_and_of_what_va
     steps = [runs[0].experiment for runs in groups]
     assert all(step.reported for step in steps) and "A5" in [step.step for step in steps]
     assert {run.experiment.against for run in tries} <= {step.name for step in steps}
+    told = compare.describe_tries(groups, tries).splitlines()
+    assert len(told) == len(tries) and told[0].startswith("- A3, more dropout, one run: ")
+    assert told[0].endswith(" in the mean and the report 60%.")
 
 
 def test_the_table_has_every_experiment_on_record(published):

@@ -12,15 +12,17 @@ import pandas as pd
 
 from fer_lib.costs import count_image, format_operations
 from fer_lib.dataset import EMOTIONS, PROJECT
-from fer_lib.evaluate import choose_view, collect_results, compare_runs, estimate_metric, estimate_view, lies_above
-from fer_lib.experiments import EXPERIMENTS
-from fer_lib.extras.reliability import (
-    choose_temperature,
-    estimate_accuracy,
-    estimate_calibration,
-    estimate_matched_accuracy,
-    tabulate_judges,
+from fer_lib.evaluate import (
+    choose_view,
+    collect_results,
+    compare_runs,
+    estimate_metric,
+    estimate_view,
+    interpolate_validation,
+    lies_above,
 )
+from fer_lib.experiments import EXPERIMENTS
+from fer_lib.extras import reliability
 from fer_lib.metrics import calc_confusion
 from fer_lib.models import count_parameters
 from fer_lib.record import Run, group_runs, read_published_runs, runs_folder
@@ -66,8 +68,10 @@ def judge_subsets(runs: list[Run], labels: np.ndarray, subsets: dict[str, np.nda
     kinds = 2 * labels + subsets["label is the taggers' choice"]
     told = {}
     for name, group in group_runs(runs).items():
-        told[name] = {words: estimate_accuracy(group, labels, chosen).format() for words, chosen in subsets.items()}
-        told[name]["alike"] = estimate_matched_accuracy(group, labels, copied, others, kinds).format()
+        told[name] = {
+            words: reliability.estimate_accuracy(group, labels, chosen).format() for words, chosen in subsets.items()
+        }
+        told[name]["alike"] = reliability.estimate_matched_accuracy(group, labels, copied, others, kinds).format()
     return told
 
 
@@ -75,7 +79,7 @@ def judge_voted(labels: np.ndarray, choices: np.ndarray) -> dict[str, dict[str, 
     """S5, and V1, which is S5 but for having learnt FER+'s votes, by FER2013's label and by the taggers' choice:
     by judge the rows of `reliability.tabulate_judges`, which has the arguments too."""
     groups = choose_groups(["s5_averaging", "v1_votes"])
-    return tabulate_judges(list(groups.values()), labels, choices).to_dict("index")
+    return reliability.tabulate_judges(list(groups.values()), labels, choices).to_dict("index")
 
 
 def judge_mirrored(runs: list[Run], labels: dict[str, np.ndarray]) -> dict[str, dict]:
@@ -88,11 +92,11 @@ def judge_mirrored(runs: list[Run], labels: dict[str, np.ndarray]) -> dict[str, 
     told = {}
     for name, group in group_runs(run for run in runs if "test_flip" in run.logits).items():
         seen = {split: [run.logits[f"{split}_flip"] for run in group] for split in ("validation", "test")}
-        fitted, chosen = choose_temperature(seen["validation"], labels["validation"])
+        fitted, chosen = reliability.choose_temperature(seen["validation"], labels["validation"])
         told[name] = {"fitted": fitted, "temperature": chosen}
         for split, logits in seen.items():
             for words, value in {"as it is": 1.0, "with the fitted temperature": fitted}.items():
-                error = estimate_calibration(logits, labels[split], value)
+                error = reliability.estimate_calibration(logits, labels[split], value)
                 told[name][f"calibration error, {split}, {words}"] = error.format()
         told[name]["classes"] = _judge_classes(seen["test"], labels["test"])
     return told
@@ -198,6 +202,21 @@ def count_above(runs: list[Run]) -> str:
     """In how many of the steps that a report gives accuracies of it is above every run: "3 of 6"; runs: of all."""
     groups, _ = group_regime(runs)
     return f"{sum(map(lies_above, groups))} of {len(groups)}"
+
+
+def describe_tries(groups: list[list[Run]], tries: list[Run]) -> str:
+    """In Markdown, a line a try: its validation accuracy at the report's accuracy in training, beside the step's runs'
+    and the report's. Arguments of `group_regime`."""
+    steps, lines = {runs[0].experiment.name: runs for runs in groups}, []
+    for run in tries:
+        own = steps[run.experiment.against]
+        train, validation = own[0].experiment.reported
+        met, usual = (np.mean([interpolate_validation(r, train) for r in runs]) for runs in ([run], own))
+        told = f"{met:.1%} on validation at the report's {train:.0%} in training, where {own[0].experiment.step} has"
+        lines.append(
+            f"- {run.experiment.title}, one run: {told} {usual:.1%} in the mean and the report {validation:.0%}."
+        )
+    return "\n".join(lines)
 
 
 def tabulate_networks() -> pd.DataFrame:
