@@ -195,7 +195,8 @@ def group_regime(runs: list[Run]) -> tuple[list[list[Run]], list[Run]]:
     """What `plots.plot_regime` takes, of runs of all experiments: those of each step that a report gives accuracies
     of, and those that try these steps under other settings."""
     groups = group_runs(run for run in runs if run.experiment.reported)
-    return list(groups.values()), [run for run in runs if run.experiment.report == "R"]
+    tries = [run for run in runs if run.experiment.report == "R" and run.experiment.against in groups]
+    return list(groups.values()), tries
 
 
 def count_above(runs: list[Run]) -> str:
