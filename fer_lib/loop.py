@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from fer_lib.augment import augment_batch
@@ -17,6 +16,7 @@ from fer_lib.hardware import Hardware, choose_hardware
 from fer_lib.preprocess import balance_classes, scale_pixels, share_votes
 from fer_lib.reading.votes import load_votes
 from fer_lib.recipe import (
+    MovingAverage,
     Recipe,
     Teachers,
     average_weights,
@@ -38,7 +38,7 @@ class Learner:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
+    average: MovingAverage | None
     teachers: Teachers | None = None
 
     @property

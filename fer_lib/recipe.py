@@ -86,22 +86,34 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, recipe: Rec
         group["lr"] = peak
 
 
-def average_weights(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The moving average of the model, its batch norms' statistics included, or None."""
-    if not recipe.averaging:
-        return None
+class MovingAverage(AveragedModel):
+    """The moving average of a model, its batch norms' statistics included.
+
+    share: what the average keeps of itself in each update, see `Recipe.averaging`."""
+
+    def __init__(self, model: nn.Module, share: float):
+        super().__init__(model, use_buffers=True)
+        self.share = share
 
     @torch.no_grad()
-    def update(average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
-        if not torch.is_floating_point(average[0]):  # the counts of batches that batch norms have seen
-            torch._foreach_copy_(average, current)
-            return
-        keep = torch.clamp((1 + count) / (10 + count), max=recipe.averaging)  # the first weights are soon forgotten
-        steps = torch._foreach_sub(current, average)
-        torch._foreach_mul_(steps, 1 - keep)
-        torch._foreach_add_(average, steps)
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the model. The count of updates stays on the CPU: torch's own way, which brings it
+        to the device each time, has the loop wait there for all that a GPU has still to do."""
+        count = int(self.n_averaged)
+        keep = min(self.share, (1 + count) / (10 + count)) if count else 0.0  # the first weights are soon forgotten
+        pairs = zip((*self.module.parameters(), *self.module.buffers()), (*model.parameters(), *model.buffers()))
+        numbers, counts = [], []  # counts: of the batches that batch norms have seen
+        for pair in pairs:
+            (numbers if pair[0].is_floating_point() else counts).append(pair)
+        torch._foreach_lerp_(*map(list, zip(*numbers)), 1 - keep)
+        if counts:
+            torch._foreach_copy_(*map(list, zip(*counts)))
+        self.n_averaged += 1
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+def average_weights(model: nn.Module, recipe: Recipe) -> MovingAverage | None:
+    """The moving average of the model, or None."""
+    return MovingAverage(model, recipe.averaging) if recipe.averaging else None
 
 
 def shrink_images(images: torch.Tensor) -> torch.Tensor:
