@@ -179,6 +179,42 @@ def _tabulate_statement(statement: Statement, verdict: pd.Series) -> dict:
     return row | {"matters": statement.threshold, "measured": quantity.words, "steps": statement.contrast, "runs": runs}
 
 
+def list_converged(statements: Sequence[Statement], verdicts: pd.DataFrame) -> list[Statement]:
+    """Those statements whose steps were trained in the second way too, over one cycle that no patience stops."""
+    return [s for s in statements if not pd.isna(verdicts.loc[s.number].get("converged"))]
+
+
+def tabulate_converged(statements: Sequence[Statement], verdicts: pd.DataFrame) -> pd.DataFrame:
+    """A row a statement of `list_converged`, as text: verdict and effect with its interval as the reports' steps were
+    trained, and in a training that converges, and on how many runs the latter rests."""
+    rows = []
+    for statement in list_converged(statements, verdicts):
+        row, told = verdicts.loc[statement.number], {"": statement.number, "statement": statement.says}
+        for words, verdict, mean, ends in (
+            ("stopped by patience", "verdict", "effect", ("low", "high")),
+            ("one whole cycle", "converged_verdict", "converged", ("converged_low", "converged_high")),
+        ):
+            effect = format_effect(statement.quantity, row[mean], *row[list(ends)])
+            told[words] = f"**{row[verdict]}** {effect}"
+        rows.append(told | {"runs": f"{row['converged_runs']:.0f}"})
+    return pd.DataFrame(rows)
+
+
+def describe_converged(statements: Sequence[Statement], verdicts: pd.DataFrame) -> str:
+    """In a sentence, how many verdicts a training that converges leaves as they are, and which it turns around."""
+    table = verdicts.loc[[statement.number for statement in list_converged(statements, verdicts)]]
+    before, after = table["verdict"], table["converged_verdict"]
+    decided = (before != "undecided") & (after != "undecided")
+    told = f"Of {decided.sum()} statements decided in both trainings {(decided & (before == after)).sum()} are judged alike"
+    for words, which in {
+        "judged otherwise": decided & (before != after),
+        "no longer decided": (before != "undecided") & ~decided,
+        "newly decided": (after != "undecided") & ~decided,
+    }.items():
+        told += f"; {words}: {', '.join(table.index[which])}" if which.any() else ""
+    return f"{told}."
+
+
 def format_effect(quantity: Quantity, mean: float, low: float, high: float, unit: str = "") -> str:
     """ "+1.2 (−0.1 to +2.4)", or, with " points" for its unit, "+1.2 points (−0.1 to +2.4)"; a dash for none."""
     if np.isnan(mean):

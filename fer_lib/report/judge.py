@@ -154,7 +154,20 @@ def _tell_verdict(statement: Statement, effect: Effect | None, evidence: Evidenc
         test = evidence.estimate(statement.weights, "test_accuracy")
         low, high = test.find_interval(confidence)
         row |= {"test": test.mean, "test_low": low, "test_high": high, "test_verdict": statement.judge(low, high)}
-    return row
+    return row | _tell_converged(statement, evidence, confidence)
+
+
+def _tell_converged(statement: Statement, evidence: Evidence, confidence: float) -> dict:
+    """The same contrast of the same steps in a training that converges, where all of them have runs of that; nothing
+    of a statement on the untrained network, on the dispute, or on the searches, which have no such runs."""
+    weights, column = {f"c{name}": weight for name, weight in statement.weights.items()}, statement.quantity.column
+    effect = evidence.estimate(weights, column) if set(weights) <= set(EXPERIMENTS) else None
+    if effect is None:
+        return {}
+    low, high = effect.find_interval(confidence)
+    told = {"converged": effect.mean, "converged_low": low, "converged_high": high}
+    runs = sum(len(evidence.read_values(column)[name]) for name in weights)
+    return told | {"converged_verdict": statement.judge(low, high), "converged_runs": runs}
 
 
 def _find_detectable(effect: Effect, confidence: float) -> float:
