@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import sys
 import tarfile
 import warnings
 import zipfile
@@ -21,7 +22,7 @@ from fer_lib.dataset import Content
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.preprocess import balance_classes
 from fer_lib.reading.faces import draw_faces
-from fer_lib.reading.pictures import read_heif
+from fer_lib.reading.pictures import list_formats
 from fer_lib.reading.splitting import complete_splits, name_classes
 from tests.test_damage import check
 from tests.test_data import FER2013_CSV, GOOD, PIXELS, ROWS, expected_images, pack_tar, pack_zip, save, write_rows
@@ -325,10 +326,22 @@ def test_kaggles_fer2013_keeps_the_challenges_splits_that_its_files_names_tell(t
 
 @pytest.mark.parametrize("ending", [".heic", ".avif", ".jp2", ".webp", ".JPG", ".jfif"])
 def test_what_telephones_and_cameras_write_is_read(tmp_path, ending):
-    read_heif()  # else it could not be written either
+    list_formats()  # else it could not be written either
     folder = write_pictures(tmp_path / "faces", [*name_files(["glad", "grim"]), f"glad/99{ending}"])
     dataset = load(folder)
     assert sum(len(split) for split in dataset.splits.values()) == 13
+
+
+def test_without_its_package_heif_is_asked_for_and_all_else_is_read(tmp_path, monkeypatch, request):
+    list_formats()  # else none could be written
+    folder = write_pictures(tmp_path / "faces", [*name_files(["glad", "grim"]), "glad/99.jp2", "glad/98.heic"])
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    list_formats.cache_clear()
+    request.addfinalizer(list_formats.cache_clear)
+    with pytest.raises(DataError, match="glad/98.heic: no picture .*HEIF would be with the package pillow-heif"):
+        load(folder)
+    (folder / "glad/98.heic").unlink()
+    assert sum(len(split) for split in load(folder).splits.values()) == 13
 
 
 def test_pictures_are_decoded_once(tmp_path, monkeypatch):

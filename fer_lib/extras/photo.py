@@ -29,11 +29,9 @@ from fer_lib.extras.explain import calc_saliency
 from fer_lib.preprocess import cut_middle, scale_pixels
 from fer_lib.progress import show_warnings_plainly
 from fer_lib.reading.faces import draw_faces
-from fer_lib.reading.pictures import FORMATS, MOST_PIXELS, read_heif, to_grey
+from fer_lib.reading.pictures import MOST_PIXELS, list_formats, tell_formats, to_grey
 from fer_lib.recipe import judge_views
 from fer_lib.record import find_published_run, load_model, runs_folder
-
-read_heif()
 
 BATCH = 256
 """Faces that a network is shown at once."""
@@ -53,7 +51,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     try:
         grey = _read_grey(path)
     except UnidentifiedImageError:
-        raise ValueError(f"{shown} is no picture that can be read; {', '.join(FORMATS)} can") from None
+        raise ValueError(f"{shown} is no picture that can be read; {tell_formats()}") from None
     except (Image.DecompressionBombError, MemoryError):
         raise ValueError(f"{shown} is too large, over {MOST_PIXELS // 10**6} million pixels; shrink it first") from None
     except Exception as error:  # a damaged file makes Pillow raise almost anything
@@ -67,7 +65,7 @@ def read_picture(path: str | Path) -> np.ndarray:
 
 
 def _read_grey(path: Path) -> Image.Image:
-    with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+    with warnings.catch_warnings(), Image.open(path, formats=list_formats()) as image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image.draft("L", (LONGEST, LONGEST))  # a JPEG can be decoded at a fraction of its size
         if image.width * image.height > MOST_PIXELS:
@@ -194,7 +192,7 @@ def list_paths(given: Iterable[str]) -> list[Path]:
     for path in (Path(one).expanduser() for one in given):
         if path.is_dir():
             Image.init()
-            known = {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
+            known = {ending for ending, name in Image.registered_extensions().items() if name in list_formats()}
             paths += sorted(one for one in path.iterdir() if one.suffix.lower() in known and one.name[0] != ".")
         elif set(str(path)) & set("*?[") and not path.exists():
             paths += sorted(map(Path, glob(str(path)))) or [path]
@@ -234,7 +232,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--save: {folder} is a file; name a folder")
     paths, rows = list_paths(options.pictures), []
     if not paths:
-        parser.exit(2, f"{parser.prog}: no picture in {', '.join(options.pictures)}; {', '.join(FORMATS)} are known\n")
+        parser.exit(2, f"{parser.prog}: no picture in {', '.join(options.pictures)}; {tell_formats()}\n")
     try:
         for _, group in groupby(answer_pictures(paths, options.whole), itemgetter("file")):
             rows += (group := list(group))

@@ -7,7 +7,6 @@
 Any picture becomes grey and 48x48 pixels.
 """
 
-import contextlib
 import io
 import re
 import warnings
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
-"""Of pictures, told by content, not by name. Pillow knows others, some of which start other programs."""
 
 SUFFIXES = set(".avif .bmp .gif .heic .heif .jfif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 
@@ -118,16 +116,17 @@ def _read_prefixes(names: list[str], usages: np.ndarray) -> np.ndarray:
 
 def _read_face(content: bytes) -> np.ndarray:
     """A picture as grey, uint8 (48, 48). Raises ValueError, saying why, for what is none."""
-    from PIL import Image, ImageOps  # here and below: few need them
+    from PIL import Image, ImageOps, UnidentifiedImageError  # here and below: few need them
 
-    read_heif()
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=list_formats()) as image:
             warnings.simplefilter("ignore")
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"over {MOST_PIXELS // 10**6} million pixels")
             image.draft("L", (4 * SIDE, 4 * SIDE))  # a JPEG can be decoded at a fraction of its size
             return fit_face(np.asarray(to_grey(ImageOps.exif_transpose(image))))
+    except UnidentifiedImageError:
+        raise ValueError(tell_formats()) from None
     except Exception as error:  # a damaged file makes Pillow raise almost anything
         why = re.sub(r" <_io\.BytesIO object at \w+>", "", " ".join(str(error).split()))
         raise ValueError(why) from error
@@ -158,12 +157,22 @@ def _scale_range(values: np.ndarray) -> np.ndarray:
 
 
 @cache
-def read_heif() -> None:
-    """Let Pillow read what iPhones take, if its plugin is installed."""
-    with contextlib.suppress(ImportError):
+def list_formats() -> tuple[str, ...]:
+    """The formats of pictures that are read, told by content, not by name; HEIF, which iPhones write, is one of them if
+    Pillow's plugin for it is installed. Pillow knows others, some of which start other programs."""
+    try:
         from pillow_heif import register_heif_opener
+    except ImportError:
+        return tuple(name for name in FORMATS if name != "HEIF")
+    register_heif_opener()
+    return FORMATS
 
-        register_heif_opener()
+
+def tell_formats() -> str:
+    """ "JPEG, PNG are known", say, and what else would be."""
+    known = list_formats()
+    lacking = "" if "HEIF" in known else "; HEIF would be with the package pillow-heif"
+    return f"{', '.join(known)} are known{lacking}"
 
 
 def fit_face(image: np.ndarray) -> np.ndarray:
