@@ -205,7 +205,8 @@ def describe_converged(statements: Sequence[Statement], verdicts: pd.DataFrame) 
     table = verdicts.loc[[statement.number for statement in list_converged(statements, verdicts)]]
     before, after = table["verdict"], table["converged_verdict"]
     decided = (before != "undecided") & (after != "undecided")
-    told = f"Of {decided.sum()} statements decided in both trainings {(decided & (before == after)).sum()} are judged alike"
+    alike = decided & (before == after)
+    told = f"Of {decided.sum()} statements decided in both trainings {alike.sum()} are judged alike"
     for words, which in {
         "judged otherwise": decided & (before != after),
         "no longer decided": (before != "undecided") & ~decided,

@@ -60,8 +60,7 @@ class Records:
         return _format_points(compare_runs(self.get_runs(before), self.get_runs(after), metric))
 
     def gain(self, control: str, name: str) -> str:
-        """What an experiment is above another on validation, each of one run or more, in points ± half the 95%
-        interval: "+0.4 ± 0.9"."""
+        """What an experiment is above another on validation, in points ± half the 95% interval: "+0.4 ± 0.9"."""
         return compare_runs(self._get_all(control), self._get_all(name), "validation_accuracy").format(sign=True)
 
     def _find_statement(self, number: str) -> claims.Statement:
@@ -96,6 +95,9 @@ class Records:
     def count_other_verdicts(self, factor: float) -> int:
         return claims.count_other_verdicts(self.list_own(), self._verdicts, factor)
 
+    def describe_converged(self) -> str:
+        return claims.describe_converged(self._statements, self._verdicts)
+
     def show_statements(self, asked: bool = False) -> str:
         columns = {"": 9, "statement": 50, "verdict": 13, "effect": 23, "test": 20}
         columns |= {} if asked else {"reported": 10, "matters": 10}
@@ -103,8 +105,8 @@ class Records:
 
     def show_crossing(self) -> str:
         """Both reports' networks with and without dropout, untreated and with all treatments, in a table."""
-        widths = {"network": 20, "untreated": 14, "flip, rotation, crop": 20, "runs": 10}
-        return _format_table(compare.tabulate_crossing(self._all_runs), widths)
+        table = compare.tabulate_crossing(self._all_runs)
+        return _format_table(table, {"network": 20, "untreated": 14, "flip, rotation, crop": 20, "runs": 10})
 
     def compare_splits(self) -> str:
         return claims.compare_splits(self._verdicts)
@@ -126,8 +128,8 @@ class Records:
         return _format_table(compare.tabulate_climb(self._all_runs), widths)
 
     def show_experiments(self, reports: str) -> str:
-        """Every experiment of some reports ("A", "B"; "D" the dispute, "R" tries at report A's regime, "S" beyond
-        both, "V" the votes) in a table."""
+        """Every experiment of some reports ("A", "B"; "C" their steps over one cycle, "D" the dispute, "R" tries at
+        report A's regime, "S" beyond both, "V" the votes) in a table."""
         table = compare.tabulate_experiments([run for run in self._all_runs if run.experiment.report in reports])
         widths = dict.fromkeys(table.columns, 10) | {"runs": 5, "parameters": 11}
         return _format_table(table.reset_index(names="step"), {"step": 24} | widths)
