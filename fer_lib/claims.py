@@ -225,7 +225,8 @@ def format_effect(quantity: Quantity, mean: float, low: float, high: float, unit
 
 
 def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
-    """What would decide an undecided statement, in a sentence."""
+    """What would decide an undecided statement, in a sentence; and in another, if it is so, what it is in a training
+    that converges."""
     if pd.isna(verdict["effect"]):
         return f"{statement.number}: {verdict['lacks']}."
     quantity = statement.quantity
@@ -238,7 +239,9 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
         fate = "no number of seeds decides it on these images"
     else:
         fate = f"{verdict['seeds_needed']:.0f} seeds of each experiment decide it four times in five too"
-    return f"{found}; if the true one is the {measured}{unit} measured, {fate}."
+    other = verdict.get("converged_verdict")
+    elsewhere = f" Over one whole cycle it is *{other}*." if isinstance(other, str) and other != "undecided" else ""
+    return f"{found}; if the true one is the {measured}{unit} measured, {fate}.{elsewhere}"
 
 
 def tally_verdicts(verdicts: pd.DataFrame) -> str:
