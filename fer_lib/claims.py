@@ -239,9 +239,11 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
         fate = "no number of seeds decides it on these images"
     else:
         fate = f"{verdict['seeds_needed']:.0f} seeds of each experiment decide it four times in five too"
+    told = f"{found}; if the true one is the {measured}{unit} measured, {fate}."
     other = verdict.get("converged_verdict")
-    elsewhere = f" Over one whole cycle it is *{other}*." if isinstance(other, str) and other != "undecided" else ""
-    return f"{found}; if the true one is the {measured}{unit} measured, {fate}.{elsewhere}"
+    if other in VERDICTS and other != "undecided":
+        told += f" In a training that nothing stops (notebook 21) it is *{other}*."
+    return told
 
 
 def tally_verdicts(verdicts: pd.DataFrame) -> str:

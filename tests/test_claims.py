@@ -137,7 +137,7 @@ def test_a_statement_is_judged_again_where_its_steps_were_trained_over_one_cycle
     assert verdicts.loc["X.0", "converged"] == pytest.approx(-0.02) and verdicts.loc["X.0", "converged_runs"] == 4
     assert [s.number for s in claims.list_converged(statements, verdicts)] == ["X.0", "X.1"], "CA4 has no run"
     row = verdicts.loc["X.1"]
-    assert claims.describe_undecided(statements[1], row).endswith("too. Over one whole cycle it is *true*.")
+    assert claims.describe_undecided(statements[1], row).endswith("nothing stops (notebook 21) it is *true*.")
     assert "cycle" not in claims.describe_undecided(statements[1], row.drop("converged_verdict"))
     table = claims.tabulate_converged(statements, verdicts)
     assert table["stopped by patience"][0].startswith("**true** +6.0 (")
