@@ -42,8 +42,6 @@ from fer_lib.storage import (
 from fer_lib.verify import check_accuracies, check_logits, find_fault, read_history
 
 WEIGHTS = "weights.safetensors"  # of a network at its best epoch, in its run's folder
-
-
 LOGIT_STEP = 1 / 32  # finer ones make larger records; this one changes no network's accuracy
 
 
@@ -87,6 +85,12 @@ class Run:
 def runs_folder() -> Path:
     """reports/runs in the project, or what $FER_RUNS names."""
     return Path(os.environ.get("FER_RUNS") or PROJECT / "reports" / "runs")
+
+
+def find_result(name: str) -> Path:
+    """A file that is made from the runs: beside these, or the project's own where $FER_RUNS has none."""
+    own = runs_folder().parent / name
+    return own if own.exists() else PROJECT / "reports" / name
 
 
 def find_folder(experiment: Experiment, data: str, seed: int) -> Path:

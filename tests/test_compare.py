@@ -119,6 +119,11 @@ def test_experiments_with_few_runs_are_left_out_and_the_rest_grouped_by_report(m
     assert [[run.experiment.step for run in step] for step in groups["Report A"]] == [["A1"] * 3]
 
 
+def test_without_the_projects_own_counts_it_is_said_whose_runs_are_compared(own_folders):
+    with pytest.raises(FileNotFoundError, match="confusions.json is missing: .* leave FER_RUNS out"):
+        compare.read_confusions()
+
+
 # --- what is committed ------------------------------------------------------------------------
 
 

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from fer_lib.extras.photo import (
 )
 from fer_lib.models import BaselineModel
 from fer_lib.reading.faces import draw_faces
+from tests.conftest import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +258,29 @@ def test_patterns_and_the_users_folder_are_resolved(album, monkeypatch, tmp_path
     assert photo.list_paths([str(album[1] / "*.png")]) == photo.list_paths(["~/album/*.png"]) == faces
     assert photo.list_paths(["~/album/", str(faces[0])]) == [*faces, album[1] / "no.jpg"], "none of them twice"
     assert photo.list_paths(["none*.png"]) == [photo.Path("none*.png")], "which is told to be missing"
+
+
+def run_photo(*arguments, **environment):
+    """In a process of its own, as from a shell: nothing is registered or cached yet."""
+    command = [sys.executable, "-m", "fer_lib.extras.photo", *map(str, arguments)]
+    inherited = {"PYTHONPATH": str(PROJECT), **os.environ} | environment
+    return subprocess.run(command, capture_output=True, text=True, env=inherited, timeout=300)
+
+
+@pytest.mark.slow
+def test_from_a_shell_a_folder_is_answered_though_records_of_ones_own_lie_elsewhere(album, tmp_path):
+    """The network and its temperature come with the project."""
+    _, folder = album
+    done = run_photo(folder, FER_RUNS=str(tmp_path / "mine" / "runs"))
+    assert done.returncode == 1 and [line.split()[0] for line in done.stdout.splitlines()] == [
+        str(folder / "face.png"),
+        str(folder / "grey.png"),
+    ]
+    assert "no.jpg is no picture that can be read" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_from_a_shell_a_folder_without_pictures_is_told(tmp_path):
+    done = run_photo(tmp_path)
+    assert done.returncode == 2 and f"no picture in {tmp_path}; JPEG" in done.stderr
+    assert "Traceback" not in done.stderr

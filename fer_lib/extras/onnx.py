@@ -92,5 +92,9 @@ def halve_weights(model: onnx.ModelProto) -> None:
 
 
 if __name__ == "__main__":
-    ArgumentParser(description=__doc__.split("\n\n")[0]).parse_args()
-    write_network(runs_folder().parent / "onnx" / "fer.onnx")
+    parser = ArgumentParser(prog="python -m fer_lib.extras.onnx", description=__doc__.split("\n\n")[0])
+    parser.parse_args()
+    try:
+        write_network(runs_folder().parent / "onnx" / "fer.onnx")
+    except (OSError, RuntimeError) as error:  # no weights, nowhere to write, or answers that are not torch's
+        parser.exit(2, f"{parser.prog}: {error}\n")

@@ -31,7 +31,7 @@ from fer_lib.progress import show_warnings_plainly
 from fer_lib.reading.faces import draw_faces
 from fer_lib.reading.pictures import MOST_PIXELS, list_formats, tell_formats, to_grey
 from fer_lib.recipe import judge_views
-from fer_lib.record import find_published_run, load_model, runs_folder
+from fer_lib.record import find_published_run, find_result, load_model
 
 BATCH = 256
 """Faces that a network is shown at once."""
@@ -172,7 +172,7 @@ def answer_pictures(paths: Iterable[Path], whole: bool = False) -> Iterator[dict
 
 def read_temperature(experiment: str) -> float:
     """What the logits of an experiment are to be divided by, as `make results` recorded it."""
-    facts = json.loads((runs_folder().parent / "facts.json").read_text(encoding="utf-8"))
+    facts = json.loads(find_result("facts.json").read_text(encoding="utf-8"))
     return facts["mirrored"][experiment]["temperature"]
 
 
@@ -192,7 +192,8 @@ def list_paths(given: Iterable[str]) -> list[Path]:
     for path in (Path(one).expanduser() for one in given):
         if path.is_dir():
             Image.init()
-            known = {ending for ending, name in Image.registered_extensions().items() if name in list_formats()}
+            formats = list_formats()  # before what is registered is gone through: it may register one more
+            known = {ending for ending, name in Image.registered_extensions().items() if name in formats}
             paths += sorted(one for one in path.iterdir() if one.suffix.lower() in known and one.name[0] != ".")
         elif set(str(path)) & set("*?[") and not path.exists():
             paths += sorted(map(Path, glob(str(path)))) or [path]

@@ -19,13 +19,13 @@ from filelock import FileLock
 from torch import nn
 
 from fer_lib.data import load_data
-from fer_lib.dataset import PROJECT, Dataset
+from fer_lib.dataset import Dataset
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import EXPERIMENTS, find_experiment
 from fer_lib.hardware import choose_hardware
 from fer_lib.loop import choose_training_images, make_inputs, make_learner, make_targets, train_one_epoch
 from fer_lib.progress import make_progress_bar
-from fer_lib.record import runs_folder
+from fer_lib.record import find_result, runs_folder
 from fer_lib.train import check_seeds
 
 EPOCHS = 6
@@ -104,8 +104,7 @@ def tabulate_shifts() -> pd.DataFrame:
 def read_shifts() -> pd.DataFrame:
     """reports/shifts.csv: the rows of `measure_shifts` of all experiments that it was asked of, on FER2013; the
     project's own where runs are recorded elsewhere (FER_RUNS) and no such table is."""
-    path = _find_table()
-    return pd.read_csv(path if path.exists() else PROJECT / "reports" / "shifts.csv", dtype={"layer": str})
+    return pd.read_csv(find_result("shifts.csv"), dtype={"layer": str})
 
 
 def _find_table() -> Path:

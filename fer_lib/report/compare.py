@@ -25,10 +25,11 @@ from fer_lib.experiments import EXPERIMENTS
 from fer_lib.extras import reliability
 from fer_lib.metrics import calc_confusion
 from fer_lib.models import count_parameters
-from fer_lib.record import Run, group_runs, read_published_runs, runs_folder
+from fer_lib.record import Run, find_result, group_runs, read_published_runs, runs_folder
 from fer_lib.statistics import estimate_mean
 
 TEST_IMAGES = 3589  # of FER2013
+PRIVATE = "PrivateTest"  # the challenge's own test split
 PEOPLE = (0.60, 0.70)
 """Accuracy of people on FER2013: 65 ± 5% (Goodfellow et al. 2013, doi:10.1007/978-3-642-42051-1_16)."""
 
@@ -133,7 +134,7 @@ def _judge_classes(logits: list[np.ndarray], labels: np.ndarray) -> dict[str, di
 
 def read_facts() -> dict:
     """What `make results` found of the data, for the write-up: `explore.collect_facts`, and more that needs labels."""
-    return json.loads((runs_folder().parent / "facts.json").read_text(encoding="utf-8"))
+    return json.loads(find_result("facts.json").read_text(encoding="utf-8"))
 
 
 def read_bench() -> list[dict]:
@@ -157,8 +158,11 @@ def describe_speed() -> str:
 
 
 def read_confusions() -> dict[str, np.ndarray]:
-    """{experiment: counts (7, 7)} on the test split, summed over its runs."""
-    counts = json.loads((runs_folder().parent / "confusions.json").read_text())
+    """{experiment: counts (7, 7)} on the test split, summed over its runs, which are those that are published."""
+    path = runs_folder().parent / "confusions.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: what is compared are the project's own runs; leave FER_RUNS out")
+    counts = json.loads(path.read_text())
     return {name: np.array(matrix) for name, matrix in counts.items()}
 
 
@@ -294,13 +298,10 @@ def tabulate_recall(confusions: dict[str, np.ndarray]) -> pd.DataFrame:
 
 # --- beside other work ------------------------------------------------------------------------
 
-PRIVATE = "PrivateTest"  # the challenge's own test split
-
 
 def read_tries() -> pd.DataFrame:
     """What was tried before S18 was settled on, reports/tries.csv: a row a try, one run each on validation alone."""
-    table = pd.read_csv(PROJECT / "reports" / "tries.csv", dtype=str)
-    return table.set_index("tried")
+    return pd.read_csv(PROJECT / "reports" / "tries.csv", dtype=str, index_col="tried")
 
 
 def tabulate_published() -> pd.DataFrame:
