@@ -314,9 +314,8 @@ def tabulate_published() -> pd.DataFrame:
 def describe_published(runs: list[Run]) -> str:
     """A sentence, in Markdown, that sets a step's accuracy beside the highest published one of a single network that
     was trained from scratch and chosen without the test split. runs: of the step."""
-    table = tabulate_published()
-    clean = table.query("networks == '1' and pretrained == 'no' and split == @PRIVATE and `chosen on` != @PRIVATE")
-    clean = clean[clean["chosen on"] != "—"]
+    clean = tabulate_published().query("networks == '1' and pretrained == 'no' and split == @PRIVATE")
+    clean = clean[~clean["chosen on"].isin(["—", PRIVATE])]
     best = clean.loc[clean["reported (%)"].astype(float).idxmax()]
     view, theirs = choose_view(runs), float(best["reported (%)"]) / 100
     validation, test = (estimate_view(runs, split, view) for split in ("validation", "test"))
