@@ -185,35 +185,38 @@ def list_converged(statements: Sequence[Statement], verdicts: pd.DataFrame) -> l
 
 
 def tabulate_converged(statements: Sequence[Statement], verdicts: pd.DataFrame) -> pd.DataFrame:
-    """A row a statement of `list_converged`, as text: verdict and effect with its interval as the reports' steps were
-    trained, and in a training that converges, and on how many runs the latter rests."""
+    """A row a statement of `list_converged`, as text: verdict, effect with its interval and number of runs over one
+    cycle, and verdict and effect as the reports' steps were trained."""
     rows = []
     for statement in list_converged(statements, verdicts):
-        row, told = verdicts.loc[statement.number], {"": statement.number, "statement": statement.says}
-        for words, verdict, mean, ends in (
-            ("stopped by patience", "verdict", "effect", ("low", "high")),
-            ("one whole cycle", "converged_verdict", "converged", ("converged_low", "converged_high")),
-        ):
-            effect = format_effect(statement.quantity, row[mean], *row[list(ends)])
-            told[words] = f"**{row[verdict]}** {effect}"
-        rows.append(told | {"runs": f"{row['converged_runs']:.0f}"})
+        row = verdicts.loc[statement.number]
+        told = {"": statement.number, "statement": statement.says, "verdict": f"**{row['converged_verdict']}**"}
+        told["over one cycle"] = _format_converged(statement, row)
+        effect = format_effect(statement.quantity, row["effect"], row["low"], row["high"])
+        told["stopped by patience"] = f"{row['verdict']}, {effect}"
+        rows.append(told | {"matters": statement.threshold, "runs over the cycle": f"{row['converged_runs']:.0f}"})
     return pd.DataFrame(rows)
 
 
 def describe_converged(statements: Sequence[Statement], verdicts: pd.DataFrame) -> str:
-    """In a sentence, how many verdicts a training that converges leaves as they are, and which it turns around."""
-    table = verdicts.loc[[statement.number for statement in list_converged(statements, verdicts)]]
+    """In a sentence, how many verdicts one cycle leaves as they are, and what becomes of the others."""
+    there = list_converged(statements, verdicts)
+    table = verdicts.loc[[statement.number for statement in there]]
     before, after = table["verdict"], table["converged_verdict"]
     decided = (before != "undecided") & (after != "undecided")
-    alike = decided & (before == after)
-    told = f"Of {decided.sum()} statements decided in both trainings {alike.sum()} are judged alike"
-    for words, which in {
-        "judged otherwise": decided & (before != after),
-        "no longer decided": (before != "undecided") & ~decided,
-        "newly decided": (after != "undecided") & ~decided,
-    }.items():
-        told += f"; {words}: {', '.join(table.index[which])}" if which.any() else ""
-    return f"{told}."
+    others = [
+        f"{statement.number} turns from *{row['verdict']}* to *{row['converged_verdict']}*, "
+        f"{_format_converged(statement, row)}"
+        for statement, (_, row) in zip(there, table.iterrows())
+        if row["verdict"] != row["converged_verdict"]
+    ]
+    alike = (decided & (before == after)).sum()
+    told = f"Of {decided.sum()} statements decided in both trainings {alike} are judged alike"
+    return f"{'; '.join([told, *others])}."
+
+
+def _format_converged(statement: Statement, row: pd.Series) -> str:
+    return format_effect(statement.quantity, *row[["converged", "converged_low", "converged_high"]])
 
 
 def format_effect(quantity: Quantity, mean: float, low: float, high: float, unit: str = "") -> str:
@@ -225,8 +228,8 @@ def format_effect(quantity: Quantity, mean: float, low: float, high: float, unit
 
 
 def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
-    """What would decide an undecided statement, in a sentence; and in another, if it is so, what it is in a training
-    that converges."""
+    """What would decide an undecided statement, in a sentence; and in another, if it is decided there, what it is over
+    one cycle."""
     if pd.isna(verdict["effect"]):
         return f"{statement.number}: {verdict['lacks']}."
     quantity = statement.quantity
@@ -242,7 +245,7 @@ def describe_undecided(statement: Statement, verdict: pd.Series) -> str:
     told = f"{found}; if the true one is the {measured}{unit} measured, {fate}."
     other = verdict.get("converged_verdict")
     if other in VERDICTS and other != "undecided":
-        told += f" In a training that nothing stops (notebook 21) it is *{other}*."
+        told += f" Over one cycle that nothing stops it is *{other}*."
     return told
 
 

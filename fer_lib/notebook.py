@@ -252,6 +252,6 @@ def show_claims(cells: list[str], *numbers: str) -> None:
             say("\n".join(f"- {describe_undecided(s, verdicts.loc[s.number])}" for s in undecided))
     say(
         "[What the four words mean, and how this was decided](21_final_comparison.ipynb#The-rules). Verdicts rest on "
-        "every run on record, and their intervals hold the chance in images beside that in seeds; so they differ from "
-        "what is shown of `seeds`."
+        "every run on record, and their intervals hold the chance in images beside that in seeds, at "
+        f"{verdicts['confidence'].iloc[0]:.1%} in place of 95%; so they differ from what is shown of `seeds`."
     )

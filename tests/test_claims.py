@@ -137,13 +137,16 @@ def test_a_statement_is_judged_again_where_its_steps_were_trained_over_one_cycle
     assert verdicts.loc["X.0", "converged"] == pytest.approx(-0.02) and verdicts.loc["X.0", "converged_runs"] == 4
     assert [s.number for s in claims.list_converged(statements, verdicts)] == ["X.0", "X.1"], "CA4 has no run"
     row = verdicts.loc["X.1"]
-    assert claims.describe_undecided(statements[1], row).endswith("nothing stops (notebook 21) it is *true*.")
+    assert claims.describe_undecided(statements[1], row).endswith("Over one cycle that nothing stops it is *true*.")
     assert "cycle" not in claims.describe_undecided(statements[1], row.drop("converged_verdict"))
     table = claims.tabulate_converged(statements, verdicts)
-    assert table["stopped by patience"][0].startswith("**true** +6.0 (")
-    assert table["one whole cycle"][0].startswith("**false** −2.0 (")
+    assert table["stopped by patience"][0].startswith("true, +6.0 (") and table["verdict"][0] == "**false**"
+    assert table["over one cycle"][0].startswith("−2.0 (") and table["runs over the cycle"][0] == "4"
     told = claims.describe_converged(statements, verdicts)
-    assert told.startswith("Of 1 statements decided in both trainings 0 are judged alike; judged otherwise: X.0; newly")
+    assert told.startswith(
+        "Of 1 statements decided in both trainings 0 are judged alike; X.0 turns from *true* to *false*, −2.0 ("
+    )
+    assert "; X.1 turns from *undecided* to *true*, +" in told
 
 
 def test_a_statement_is_tabulated_with_verdict_effect_and_interval_together():

@@ -181,14 +181,16 @@ def plot_statements(statements: list, verdicts: pd.DataFrame) -> Figure:
     trained = [s for s in measured if s.quantity.column in ("last_gap_clean", "train_accuracy_clean")]
     parts = [part for part in ([s for s in measured if s not in trained], trained) if part]
     figure, panels = make_figure(
-        len(parts), 1, figsize=(WIDTH, 1.8 + 0.36 * len(measured)), height_ratios=[len(part) + 1 for part in parts],
+        len(parts), 1, figsize=(WIDTH, 1.8 + 0.4 * len(measured)), height_ratios=[len(part) + 1 for part in parts],
         squeeze=False,
     )  # fmt: skip
     for axes, part in zip(panels[:, 0], parts):
         _draw_statements(axes, part, verdicts)
         what = "the gap, or on accuracy in training" if part is trained else "validation accuracy"
+        others = [s for s in part if part is not trained and s.quantity.column != "validation_accuracy"]
+        what += "".join(f"; {s.number}: on the {s.quantity.words}" for s in others)
         told = "bars: the interval that decides; grey: less than what matters"
-        axes.set_xlabel(f"effect on {what}, in points\n({told})", fontsize=8)
+        axes.set_xlabel(textwrap.fill(f"effect, in points, on {what}", 75) + f"\n({told})", fontsize=8)
     counts = verdicts.loc[[statement.number for statement in measured], "verdict"].value_counts()
     for name in (name for name in VERDICT_COLOURS if name in counts):
         panels[0, 0].plot([], [], "o-", color=VERDICT_COLOURS[name], label=name)

@@ -44,7 +44,7 @@ def plot_reliability(groups: list[list], labels: np.ndarray, temperatures: list[
             axes.plot(table["confidence"], table["accuracy"], "o-", color=colour, markersize=4, label=label)
         own = "" if temperature == 1 else f"\ntemperature {temperature:.2f}"
         axes.set_title(f"{name_step(runs[0])}{own}", fontsize=9)
-        axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
+        axes.set(xlabel="confidence", xlim=(0, 1), ylim=(0, 1), xticks=(0.25, 0.5, 0.75))
         show_percent(axes.xaxis)
         logits = [run.logits["test"] for run in runs]
         before, after = (100 * estimate_calibration(logits, labels, value).mean for value in (1.0, temperature))

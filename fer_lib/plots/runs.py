@@ -17,6 +17,7 @@ from fer_lib.plots.style import (
     WIDTH,
     WON,
     add_legend,
+    draw_shades,
     join_names,
     list_rows,
     make_figure,
@@ -188,10 +189,7 @@ def _draw_confusions(names: list[str], counts: list[np.ndarray], height: float, 
     figure, panels = make_figure(1, len(counts), figsize=(WIDTH, height), sharey=True, squeeze=False)
     for axes, name, matrix in zip(panels[0], names, counts):
         shares = matrix / matrix.sum(1, keepdims=True).clip(1)
-        sns.heatmap(
-            shares, vmin=0, vmax=1, cmap="Blues", annot=100 * shares, fmt=".0f", annot_kws={"fontsize": 8},
-            square=True, cbar=False, xticklabels=classes, yticklabels=classes, ax=axes,
-        )  # fmt: skip
+        draw_shades(axes, shares, 100 * shares, 0, 1, ".0f", square=True, xticklabels=classes, yticklabels=classes)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("predicted")
         axes.tick_params(axis="x", rotation=90, labelsize=8)
@@ -213,8 +211,9 @@ def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str
     figure, panels = make_figure(1, 2, figsize=(WIDTH, 3.4), sharey=True)
     places = np.arange(len(after[0].classes))
     panels[0].hlines(places, recalls[0].mean(0), recalls[1].mean(0), color="#BBBBBB", zorder=1)
-    for runs, recall, colour in zip((before, after), recalls, (BEFORE, AFTER)):
-        panels[0].scatter(recall.mean(0), places, color=colour, label=name_step(runs[0]), s=36, zorder=2)
+    rings = {"s": 60, "facecolors": "none", "edgecolors": BEFORE, "linewidths": 1.5}  # seen where the two are alike
+    for runs, recall, look in zip((before, after), recalls, (rings, {"s": 25, "color": AFTER})):
+        panels[0].scatter(recall.mean(0), places, label=name_step(runs[0]), zorder=2, **look)
     changes = _estimate_recall_changes(*recalls)
     kinds = {"better": WON, "worse": LOST, "within chance": "black"}
     for place, (mean, low, high) in zip(places, changes):

@@ -4,12 +4,11 @@ import math
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fer_lib.extras.search import measure_sensitivity
-from fer_lib.plots.style import AFTER, BEFORE, WIDTH, join_names, make_figure, set_title, show_percent
+from fer_lib.plots.style import AFTER, BEFORE, WIDTH, draw_shades, join_names, make_figure, set_title, show_percent
 
 HYPERPARAMETERS = {"learning_rate": "learning rate", "drop_threshold": "dropout", "kernels": "filters"}
 
@@ -43,10 +42,7 @@ def plot_search_interactions(trials: pd.DataFrame) -> Figure:
     accuracy, best = 100 * trials["validation_accuracy"], []
     for axes, name in zip(panels, ("drop_threshold", "kernels")):
         table = accuracy.groupby([trials["learning_rate"], trials[name]]).mean().unstack()[_sort_values(trials, name)]
-        sns.heatmap(
-            table, vmin=accuracy.min(), vmax=accuracy.max(), cmap="Blues", annot=True, fmt=".1f",
-            annot_kws={"fontsize": 8}, cbar=False, ax=axes,
-        )  # fmt: skip
+        draw_shades(axes, table, True, accuracy.min(), accuracy.max(), ".1f")
         axes.set_title("validation accuracy in percent, mean over the rest", fontsize=8)
         axes.set(xlabel=HYPERPARAMETERS[name], ylabel="learning rate")
         axes.tick_params(axis="y", rotation=0)
@@ -90,7 +86,8 @@ def plot_learning_rates(searches: dict[str, pd.DataFrame]) -> Figure:
         mean = trials.groupby("learning_rate")["validation_accuracy"].mean()
         axes.plot(mean.index, mean, "o-", color=AFTER, linewidth=2.5, label="mean")
         axes.set_xscale("log")
-        axes.set_xticks(mean.index, [f"{rate:g}" for rate in mean.index], fontsize=8)
+        axes.set_xticks(mean.index, [f"{rate:g}" for rate in mean.index], fontsize=7)
+        axes.margins(x=0.12)  # else the last rate meets the next panel's first
         axes.minorticks_off()
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("learning rate")

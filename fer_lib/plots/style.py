@@ -35,6 +35,17 @@ def set_style() -> None:
     )
 
 
+def draw_shades(axes, values, numbers, low: float, high: float, form: str, **options) -> None:
+    """A heat map with a number in each cell, white on the dark ones alone. values: (rows, columns), of which `low` is
+    white and `high` darkest; numbers: the same in another unit, or True; form: their format; options: of seaborn's."""
+    sns.heatmap(
+        values, vmin=low, vmax=high, cmap="Blues", annot=numbers, fmt=form, annot_kws={"fontsize": 8}, cbar=False,
+        ax=axes, **options,
+    )  # fmt: skip
+    for text, value in zip(axes.texts, np.ravel(values)):
+        text.set_color("white" if value - low > 0.6 * (high - low) else "black")
+
+
 def draw_images(
     images: np.ndarray,
     titles: list[str],

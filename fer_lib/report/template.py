@@ -71,9 +71,9 @@ class Records:
 
     def effect(self, number: str, split: str = "validation") -> str:
         """The effect that a statement was judged by, with its interval: "+1.2 points (+0.1 to +2.3)"; split: "test"
-        for the same on the test split."""
+        for the same on the test split, "converged" for validation over one cycle."""
         quantity, row = self._find_statement(number).quantity, self._verdicts.loc[number]
-        columns = ("effect", "low", "high") if split == "validation" else ("test", "test_low", "test_high")
+        columns = ("effect", "low", "high") if split == "validation" else (split, f"{split}_low", f"{split}_high")
         return claims.format_effect(quantity, *row[list(columns)], unit=" points")
 
     def verdict(self, number: str) -> str:
@@ -96,7 +96,7 @@ class Records:
         return claims.count_other_verdicts(self.list_own(), self._verdicts, factor)
 
     def describe_converged(self) -> str:
-        return claims.describe_converged(self._statements, self._verdicts)
+        return claims.describe_converged(self.list_own(), self._verdicts)
 
     def show_statements(self, asked: bool = False) -> str:
         columns = {"": 9, "statement": 50, "verdict": 13, "effect": 23, "test": 20}
