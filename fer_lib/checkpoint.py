@@ -32,6 +32,7 @@ def save_checkpoint(
         "identity": [experiment.digest, dataset.fingerprint],
         "seed": seed,
         "teachers": learner.teachers.digests if learner.teachers else [],
+        "answers": learner.teachers.answers if learner.teachers else {},
         "learner": learner.state_dict(),
         "history": history,
         "best": best,
@@ -77,6 +78,8 @@ def load_checkpoint(
         if _list_shapes(best) != _list_shapes(learner.judged.state_dict()):
             raise ValueError("its best weights are of another network")
         learner.load_state_dict(state["learner"])
+        if learner.teachers:
+            learner.teachers.answers = state.get("answers", {})  # the first checkpoints keep none: they are asked again
     except pickle.UnpicklingError:  # torch's message would advise to run what is in there
         raise RecordError(path, "not written by this project, and therefore not opened", remedy) from None
     except Exception as error:  # a damaged file makes zipfile and torch raise almost anything

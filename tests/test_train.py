@@ -195,8 +195,9 @@ def test_votes_are_what_the_network_is_to_answer(small, monkeypatch):
     np.testing.assert_array_equal(targets[3], np.eye(7)[small.train.labels[3]])
 
 
-def test_a_resumed_run_asks_its_teachers_again_and_ends_with_the_same_numbers(
-    brief, small, monkeypatch, own_folders, interrupt
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "asked again"])  # older checkpoints keep no answers
+def test_a_resumed_run_has_its_teachers_answers_and_ends_with_the_same_numbers(
+    brief, small, monkeypatch, own_folders, interrupt, kept
 ):
     taught = replace(
         brief, epochs=5, patience=5, teachers=("a2_batchnorm",), recipe=Recipe(teaching=0.8, draws=2),
@@ -209,6 +210,13 @@ def test_a_resumed_run_asks_its_teachers_again_and_ends_with_the_same_numbers(
     shutil.copytree(teacher, own_folders / "again" / "a2_batchnorm" / teacher.name)
     monkeypatch.setenv("FER_RUNS", str(own_folders / "again"))
     interrupt(taught, small, epochs=4)
+    if kept:  # three epochs were enough for both draws
+        monkeypatch.setattr(train, "load_model", lambda run: torch.nn.Linear(3, 3))  # fails when asked
+    else:
+        (path,) = own_folders.rglob("checkpoint.pt")
+        state = torch.load(path, weights_only=True)
+        assert len(state.pop("answers")) == 2 * -(-len(small.train) // taught.batch_size)
+        torch.save(state, path)
     resumed = train_run(taught, small, seed=0)
     for name, logits in whole.logits.items():
         np.testing.assert_array_equal(resumed.logits[name], logits)
