@@ -133,7 +133,7 @@ def list_changes(before, after):
 def test_the_way_to_the_strong_model_changes_one_thing_at_a_time():
     *ladder, top, wide, varied, full_size, learnt = (EXPERIMENTS[name] for name in list_ladder())
     taught, momentum = EXPERIMENTS["s16_distilled"], EXPERIMENTS["s17_momentum"]
-    additions = [EXPERIMENTS[name] for name in (*list_additions(), "s22_sharpness")]
+    additions = [EXPERIMENTS[name] for name in list_additions()]
     additions = [addition for addition in additions if addition not in (taught, momentum)]
     lengths, sizes = {"epochs", "patience"}, {"options.widths", "options.blocks"}
     for before, after in [*zip(ladder, [*ladder[1:], top]), (top, wide), *((top, addition) for addition in additions)]:
