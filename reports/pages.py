@@ -147,7 +147,8 @@ def _set_minus(text: str) -> str:
 def prepare_source(app, docname: str, source: list[str]) -> None:
     """Of a notebook, frame it; of a page of ours, fill in what it asks of this module."""
     if docname.startswith("notebooks/"):
-        text = source[0].replace("ipynb#The-rules", "ipynb#the-rules")  # Jupyter's anchors have capitals, Sphinx's not
+        # Jupyter's anchors have capitals, Sphinx's not
+        text = re.sub(r"\.ipynb#[\w-]+", lambda link: link[0].lower(), source[0])
         source[0] = frame_notebook(docname.removeprefix("notebooks/"), nbformat.reads(text, as_version=4))
     elif docname == "results":  # which is read in the repository too
         source[0] = source[0].replace("](../notebooks/", "](notebooks/")

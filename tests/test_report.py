@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pytest
@@ -122,6 +123,23 @@ def test_where_the_runtime_could_not_be_had_the_page_to_try_the_network_says_so(
     assert why.startswith("npm") and why in note.get_text() and "Install Node.js" in note.get_text()
     assert "make report" in note.get_text()
     assert not page.select("#try, script[src*='try.js']") and not (site / "_static" / "network.js").exists()
+
+
+@pytest.mark.slow
+def test_every_link_within_the_site_leads_somewhere(site):
+    pages = {path: BeautifulSoup(path.read_text(), "html.parser") for path in site.rglob("*.html")}
+    followed = 0
+    for path, page in pages.items():
+        for link in page.select("a[href], img[src], link[href], script[src]"):
+            address = urlsplit(link.get("href") or link["src"])
+            if address.scheme or address.netloc:
+                continue
+            target = (path.parent / unquote(address.path)).resolve() if address.path else path
+            assert target.exists(), f"{link} in {path.name}"
+            if address.fragment and target in pages:
+                assert pages[target].find(id=unquote(address.fragment)), f"{link} in {path.name}"
+                followed += 1
+    assert followed > 100
 
 
 @pytest.mark.slow
