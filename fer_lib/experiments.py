@@ -134,17 +134,6 @@ S3 = vary(S2, "s3_weight_decay", "Weight decay", recipe=dict(weight_decay=0.05))
 S4 = vary(S3, "s4_label_smoothing", "Label smoothing", recipe=dict(label_smoothing=0.1))
 S5 = vary(S4, "s5_averaging", "Moving average", recipe=dict(averaging=0.999), views=("flip", "ten_crops"))
 
-ADDITIONS = (
-    ("s6_zoom", "Zoom", dict(augmentation=dict(zoom=0.2))),
-    ("s7_light", "Light", dict(augmentation=dict(light=0.3))),
-    ("s8_erasing", "Random erasing", dict(augmentation=dict(erasing=0.5))),
-    ("s9_mixup", "Mixup", dict(recipe=dict(mixup=0.2))),
-    ("s10_squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
-    ("s11_stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
-    ("s12_small_first", "Small images first", dict(recipe=dict(small_share=0.5))),
-)
-"""What a network may be too small, or its training too short, to gain by: each is tried alone on top of S5."""
-
 S14 = vary(S5, "s14_wider", "Six times the work", options=WIDE)
 S15 = vary(
     S14,
@@ -179,20 +168,33 @@ S20 = vary(
     recipe=dict(teaching=0.8, draws=20), epochs=100, patience=100,
 )  # fmt: skip
 S21 = vary(S20, "s21_taught_alone", "Taught, labels unseen", recipe=dict(teaching=1.0))
-TINY = dict(
-    teachers=("s18_full_size", "s20_taught"), augmentation=S20.augmentation, recipe=dict(teaching=0.8, draws=20)
-)
 
-STRONG = [
-    *(S1, S2, S3, S4, S5),
-    *(vary(S5, name, title, views=(), **changes) for name, title, changes in ADDITIONS),
+ADDITIONS = [
+    *(
+        vary(S5, name, title, views=(), **changes)
+        for name, title, changes in (
+            ("s6_zoom", "Zoom", dict(augmentation=dict(zoom=0.2))),
+            ("s7_light", "Light", dict(augmentation=dict(light=0.3))),
+            ("s8_erasing", "Random erasing", dict(augmentation=dict(erasing=0.5))),
+            ("s9_mixup", "Mixup", dict(recipe=dict(mixup=0.2))),
+            ("s10_squeeze_excitation", "Squeeze and excitation", dict(options=dict(squeeze_excitation=True))),
+            ("s11_stochastic_depth", "Stochastic depth", dict(options=dict(skip_rate=0.1))),
+            ("s12_small_first", "Small images first", dict(recipe=dict(small_share=0.5))),
+        )
+    ),
     vary(S5, "s13_longer", "Twice as long", epochs=80, patience=80),
-    *(S14, S15),
     vary(S5, "s16_distilled", "Taught by S14", teachers=("s14_wider",)),
     vary(S5, "s17_momentum", "Momentum", learning_rate=0.1, recipe=dict(optimizer="sgd", weight_decay=5e-4)),
-    *(S18, S19, S20, S21),
     vary(S5, "s22_sharpness", "Sharpness-aware", recipe=dict(sharpness=0.05)),
-    vary(S5, "s23_tiny_taught", "S5 taught by S18 and S20", **TINY),
+]
+"""What a small network may gain by, or be too small for: each is tried alone on top of S5."""
+S23 = vary(
+    S5, "s23_tiny_taught", "S5 taught by S18 and S20", teachers=("s18_full_size", "s20_taught"),
+    augmentation=S20.augmentation, recipe=dict(teaching=0.8, draws=20),
+)  # fmt: skip
+
+STRONG = [
+    *sorted((S1, S2, S3, S4, S5, *ADDITIONS, S14, S15, S18, S19, S20, S21, S23), key=lambda step: int(step.step[1:])),
     vary(S5, "v1_votes", "S5 on FER+'s votes", report="V", votes=True),
 ]
 
@@ -248,16 +250,10 @@ def list_ladder() -> list[str]:
     return [step.name for step in steps]
 
 
-UNTRIED = ("s23_tiny_taught",)  # of what is tried on top of S5; nothing is on record of it yet
-
-
 def list_additions() -> list[str]:
     """What is tried on top of the ladder's fifth step, one thing each: additions to the images, the recipe or the
     network, then more epochs, a teacher, another optimizer, and sharpness-aware minimisation."""
-    left_out = (*list_ladder(), *UNTRIED)
-    return [
-        step.name for step in STRONG if step.report == "S" and step.against == S5.name and step.name not in left_out
-    ]
+    return [step.name for step in ADDITIONS]
 
 
 def list_treatments(name: str) -> list[str]:
