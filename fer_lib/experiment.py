@@ -44,6 +44,8 @@ class Experiment:
     against: str | None = None  # the experiment that it is compared with, from which it differs in what it is about
 
     def __post_init__(self):
+        options = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in self.options)
+        object.__setattr__(self, "options", options)  # a list would be no key of a cache
         if self.model not in MODELS:
             raise ValueError(f"model: no {self.model!r}; there are {', '.join(MODELS)}")
         for field, least in (("epochs", 1), ("patience", 1), ("batch_size", 2)):
@@ -57,12 +59,17 @@ class Experiment:
             raise ValueError(f"upsampling: {self.upsampling}, expected finite factors of at least 0")
         if self.augmentation.changes_light and not self.scale:
             raise ValueError("scale: shift, light and erasing are of pixels scaled to 0-1")
+        if isinstance(self.teachers, str):
+            raise ValueError(f"teachers: {self.teachers!r}, expected names in parentheses, a comma after each")
         if unknown := set(self.views) - set(VIEWS):
             raise ValueError(f"views: no {', '.join(sorted(unknown))}; there are {', '.join(VIEWS)}")
 
     def build_model(self, classes: int = len(EMOTIONS)) -> nn.Module:
         """The network for so many classes, with fresh weights from the default generator."""
-        return MODELS[self.model](**dict(self.options), classes=classes)
+        try:
+            return MODELS[self.model](**dict(self.options), classes=classes)
+        except TypeError as error:  # of an option that it does not have
+            raise ValueError(f"options: {self.model} cannot be built of {dict(self.options)}: {error}") from error
 
     @property
     def label(self) -> str:

@@ -258,11 +258,17 @@ def list_additions() -> list[str]:
 
 def list_treatments(name: str) -> list[str]:
     """An experiment and those that differ from it in balance and augmentation alone: untreated first, then one
-    treatment each, then all together, then balanced."""
+    treatment each, then all together, then balanced.
+
+    Raises ValueError for a network that not all of these were made of."""
 
     def strip(experiment: Experiment) -> dict:
         return experiment.config | {"balance": None, "augmentation": None}
 
     order = list(TREATMENTS.values())
     kin = [e for e in EXPERIMENTS.values() if strip(e) == strip(find_experiment(name)) and e.augmentation in order]
+    if len(kin) < len(order) + 2:
+        raise ValueError(
+            f"{name}: not every treatment was set for its network, as for those of {A5.name} and {B3.name}"
+        )
     return [e.name for e in sorted(kin, key=lambda e: (e.balance, order.index(e.augmentation)))]

@@ -42,7 +42,10 @@ def balance_classes(split: Split, factors: Sequence[float] = EVEN, shift: int = 
         raise ValueError(f"only the training split may be balanced, not the {split.name} split")
     factors = [1.0] * len(split.classes) if tuple(factors) == EVEN else factors
     if len(factors) != len(split.classes):
-        raise ValueError(f"upsampling: {len(factors)} factors, and the data has {len(split.classes)} classes")
+        raise ValueError(
+            f"upsampling: {len(factors)} factors, and the data has {len(split.classes)} classes; notebook 10 finds "
+            "factors for any data"
+        )
     counts = np.bincount(split.labels, minlength=len(split.classes))
     targets = np.round(np.multiply(factors, counts.max())).astype(int)
     rng = np.random.default_rng(seed)

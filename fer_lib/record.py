@@ -28,7 +28,8 @@ from safetensors.torch import load, save
 
 from fer_lib.dataset import EMOTIONS, PROJECT, Dataset
 from fer_lib.experiment import Experiment
-from fer_lib.experiments import EXPERIMENTS
+from fer_lib.experiments import EXPERIMENTS, find_experiment
+from fer_lib.reading.unpacking import resolve
 from fer_lib.storage import (
     RecordError,
     calc_digest,
@@ -84,7 +85,7 @@ class Run:
 
 def runs_folder() -> Path:
     """reports/runs in the project, or what $FER_RUNS names."""
-    return Path(os.environ.get("FER_RUNS") or PROJECT / "reports" / "runs")
+    return resolve(named) if (named := os.environ.get("FER_RUNS")) else PROJECT / "reports" / "runs"
 
 
 def find_result(name: str) -> Path:
@@ -167,24 +168,26 @@ def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
     """The runs on this data of the experiments that an experiment learns from, those whose weights are kept: the
     published ones; on other data than FER2013, where there are none, those with the same network.
 
-    Raises FileNotFoundError if none of one of them is at hand."""
+    Raises FileNotFoundError if none of one of them is at hand, ValueError if there is no such experiment."""
     published, others = [], []
     for name in experiment.teachers:
+        teacher = find_experiment(name)
         for path in sorted((runs_folder() / name).glob(f"{dataset.name}-seed*/{WEIGHTS}")):
-            record, teacher = _read_record(path.parent), EXPERIMENTS[name]
+            record = _read_record(path.parent)
             if record["data"]["fingerprint"] == dataset.fingerprint and teacher.has_network(record["config"]):
-                kind = published if teacher.matches(record["config"]) else others
-                kind.append(_open_run(path.parent, teacher, record))
+                kin = published if teacher.matches(record["config"]) else others
+                kin.append(_open_run(path.parent, teacher, record))
     found = published or ([] if dataset.name == "fer2013" else others)
     there = {run.experiment.name for run in found}
     missing = [name for name in experiment.teachers if name not in there]
     if missing:
         ways = [tell_training(name, "0 1 2", dataset.name) for name in missing]
         known = any((runs_folder() / name).glob(f"{dataset.name}-seed*/run.json") for name in missing)
-        again = "; where a run is on record, without its weights, --retrain makes it anew" * known
         raise FileNotFoundError(
             f"{experiment.name} learns from trained networks of {' and '.join(experiment.teachers)}, and no weights of "
-            f"{' or '.join(missing)} on {dataset.name} are at hand; {' and '.join(ways)} makes them{again}"
+            f"{' or '.join(missing)} on {dataset.name} are at hand; {' and '.join(ways)} makes them"
+            + "; where a run is on record, without its weights, --retrain makes it anew"
+            * known
         )
     return found
 

@@ -22,6 +22,9 @@ class RecordError(RuntimeError):
     def __init__(self, path: Path, fault: str, remedy: str = REMEDY):
         super().__init__(f"{path}: {' '.join(fault.split())}; {remedy}")
 
+    def _render_traceback_(self) -> list[str]:  # what IPython shows
+        return [f"{type(self).__name__}: {self}"]
+
 
 class StorageError(RuntimeError):
     """A folder cannot be written to; the message says which, why, and what to do."""

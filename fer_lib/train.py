@@ -130,7 +130,8 @@ def train_run(
     if len(dataset.train) < 2:
         raise ValueError(f"the train split of {dataset.name} has {len(dataset.train)} image; two are the least")
     _, test = dataset.validation, dataset.test  # a missing split is better told before the training,
-    find_teachers(experiment, dataset)  # and so are missing teachers
+    find_teachers(experiment, dataset)  # and so are missing teachers, and what cannot be learnt from
+    make_targets(experiment, dataset, choose_training_images(experiment, dataset, seed))
     folder = find_folder(experiment, dataset.name, seed)
     with claim(folder) as work:
         if not retrain and (run := read_run(experiment, dataset, seed)):

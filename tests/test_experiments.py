@@ -3,7 +3,15 @@ from dataclasses import asdict, replace
 import pytest
 
 from fer_lib.augment import Augmentation
-from fer_lib.experiments import EXPERIMENTS, _name_all, find_experiment, list_additions, list_ladder, list_treatments
+from fer_lib.experiments import (
+    EXPERIMENTS,
+    _name_all,
+    find_experiment,
+    list_additions,
+    list_ladder,
+    list_treatments,
+    vary,
+)
 from fer_lib.metrics import calc_confusion, calc_recall
 from fer_lib.preprocess import calc_upsampling_factors
 from fer_lib.record import read_run
@@ -157,6 +165,20 @@ def test_the_small_network_is_taught_and_voted_for_by_no_other_means(name):
     assert {change for change in changes if not change.startswith("augmentation.")} == (
         teaching if name == "s23_tiny_taught" else {"votes"}
     )
+
+
+def test_a_network_that_was_not_treated_in_every_way_is_refused():
+    with pytest.raises(ValueError, match="a1_baseline: not every treatment .* a5_deeper_head and b3_three"):
+        list_treatments("a1_baseline")
+
+
+def test_an_experiment_of_ones_own_is_told_what_is_wrong_with_it():
+    own = vary(EXPERIMENTS["a1_baseline"], "x1_own", "Own", options={"filters": [16, 32, 64]})
+    assert hash(own) and own == vary(own, "x1_own", "Own", against="a1_baseline", options={"filters": (16, 32, 64)})
+    with pytest.raises(ValueError, match="options: .* cannot be built of .*'filter': .* unexpected keyword"):
+        vary(own, "x2_own", "Own", options={"filter": 3}).build_model()
+    with pytest.raises(ValueError, match="teachers: 's18_full_size', expected names in parentheses"):
+        vary(own, "x2_own", "Own", teachers="s18_full_size")
 
 
 @pytest.mark.parametrize(("family", "words"), [("da", "no_dropout"), ("db", "dropout")])

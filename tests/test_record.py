@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from fer_lib import record, storage, train, verify
 from fer_lib.experiments import EXPERIMENTS
 from fer_lib.metrics import calc_probabilities
+from fer_lib.reading import cache
 from fer_lib.train import train_run
 
 A1 = EXPERIMENTS["a1_baseline"]
@@ -321,6 +322,16 @@ def test_every_committed_record_is_whole():
         names = {f"{split}{view}_logits" for split in ("validation", "test") for view in views}
         with np.load(folder / "predictions.npz") as arrays:
             assert {name: array.shape for name, array in arrays.items()} == dict.fromkeys(names, (3589, 7))
+
+
+def test_where_runs_go_begins_like_all_paths_where_the_shell_is(tmp_path, monkeypatch):
+    """Not in the folder that a notebook's kernel starts in."""
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for named, folder in (("mine", tmp_path / "mine"), ("~/mine", tmp_path / "home" / "mine")):
+        monkeypatch.setenv("FER_RUNS", named)
+        monkeypatch.setenv("FER_CACHE", named)
+        assert record.runs_folder() == cache.find_cache() == folder
 
 
 def test_a_published_run_is_found_by_name_and_seed_or_the_lack_of_it_told(monkeypatch):

@@ -244,6 +244,18 @@ def test_on_other_data_every_teacher_must_be_there_too(brief, small):
         record.find_teachers(taught, small)
 
 
+def test_a_teacher_that_is_no_experiment_is_told(brief, small):
+    with pytest.raises(ValueError, match="no experiment 's99'; there are a1_baseline, "):
+        train_run(replace(brief, teachers=("s99",)), small, seed=0)
+
+
+@pytest.mark.parametrize("changes", [dict(votes=True), dict(balance=True, upsampling=(1.0, 2.0))])
+def test_a_training_that_is_refused_leaves_nothing(brief, small, own_folders, changes):
+    with pytest.raises(ValueError, match="needs FER\\+'s votes|2 factors, and the data has 7 classes; notebook 10"):
+        train_run(replace(brief, **changes), small, seed=0, wandb_mode="offline")
+    assert not list(own_folders.rglob("*.*"))
+
+
 def test_on_fer2013_every_teacher_must_be_a_published_one(brief, small):
     dataset = replace(small, name="fer2013")
     taught = replace(brief, teachers=("a2_batchnorm", "a3_dropout"))

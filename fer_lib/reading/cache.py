@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fer_lib.dataset import EMOTIONS, SIDE, Content
+from fer_lib.reading.unpacking import resolve
 
 CACHE_VERSION = "1"
 
@@ -18,7 +19,7 @@ CACHE_VERSION = "1"
 def find_cache() -> Path | None:
     """The cache's folder, or None for a user without a home."""
     if named := os.environ.get("FER_CACHE"):
-        return Path(named)
+        return resolve(named)
     try:
         return Path.home() / ".cache" / "fer_lib"
     except RuntimeError as error:
