@@ -13,15 +13,18 @@ from fer_lib.extras import photo
 from fer_lib.extras.photo import (
     cut_faces,
     describe_faces,
+    describe_network,
     draw_picture,
     explain_faces,
     find_faces,
     frame_faces,
     predict_faces,
     read_picture,
+    read_temperature,
 )
 from fer_lib.models import BaselineModel
 from fer_lib.reading.faces import draw_faces
+from fer_lib.record import find_published_run
 from tests.conftest import PROJECT
 
 
@@ -207,6 +210,14 @@ def test_of_a_crowd_the_title_says_how_many_are_called_what(picture):
     boxes = np.tile([0, 0, 60, 60], (6, 1))
     figure = plots.plot_answers(picture, boxes, cut_faces(picture, boxes), answers, np.ones((6, 48, 48)))
     assert figure.get_suptitle() == "Of 6 faces it would call 3 Happy, 2 Neutral and 1 Angry"
+
+
+def test_a_network_that_was_not_judged_by_mirror_images_can_answer_too(monkeypatch):
+    monkeypatch.delenv("FER_RUNS", raising=False)
+    told = describe_network(find_published_run("b5_attention", 0))
+    assert "shown a face, plain, is right on **65.0%**" in told and told.endswith("no temperature was fitted.")
+    assert read_temperature("b5_attention") == 1
+    assert "and its mirror image, is right" in describe_network(find_published_run("s20_taught", 2))
 
 
 @pytest.fixture

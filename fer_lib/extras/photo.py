@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from torch import nn
 
-from fer_lib.dataset import EMOTIONS, SIDE
+from fer_lib.dataset import EMOTIONS, SIDE, DataError
 from fer_lib.extras.detect import LONGEST, find_faces
 from fer_lib.extras.explain import calc_saliency
 from fer_lib.preprocess import cut_middle, scale_pixels
@@ -31,7 +31,7 @@ from fer_lib.progress import show_warnings_plainly
 from fer_lib.reading.faces import draw_faces
 from fer_lib.reading.pictures import MOST_PIXELS, list_formats, tell_formats, to_grey
 from fer_lib.recipe import judge_views
-from fer_lib.record import find_published_run, find_result, load_model
+from fer_lib.record import Run, find_published_run, find_result, load_model
 
 BATCH = 256
 """Faces that a network is shown at once."""
@@ -41,7 +41,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     """A picture in grey, uint8 (H, W), upright as its EXIF says, what is transparent in it white, with at most as
     many pixels as a square of `LONGEST`.
 
-    Raises FileNotFoundError, and ValueError, saying why, for a file that is no picture, is damaged, or is too
+    Raises FileNotFoundError, and DataError, saying why, for a file that is no picture, is damaged, or is too
     large or too small to use."""
     path = Path(path).expanduser()
     shown = str(path)[:200] if str(path).isprintable() else repr(str(path))  # on one line
@@ -51,16 +51,16 @@ def read_picture(path: str | Path) -> np.ndarray:
     try:
         grey = _read_grey(path)
     except UnidentifiedImageError:
-        raise ValueError(f"{shown} is no picture that can be read; {tell_formats()}") from None
+        raise DataError(f"{shown} is no picture that can be read; {tell_formats()}") from None
     except (Image.DecompressionBombError, MemoryError):
-        raise ValueError(f"{shown} is too large, over {MOST_PIXELS // 10**6} million pixels; shrink it first") from None
+        raise DataError(f"{shown} is too large, over {MOST_PIXELS // 10**6} million pixels; shrink it first") from None
     except Exception as error:  # a damaged file makes Pillow raise almost anything
-        raise ValueError(f"{shown} is damaged ({' '.join(str(error).split())})") from None
+        raise DataError(f"{shown} is damaged ({' '.join(str(error).split())})") from None
     scale = LONGEST / math.sqrt(grey.width * grey.height)
     if scale < 1:
         grey.thumbnail((max(1, int(grey.width * scale)), max(1, int(grey.height * scale))))
     if min(grey.size) < SIDE:
-        raise ValueError(f"{shown} is {grey.width}x{grey.height} pixels; at least {SIDE}x{SIDE} are needed")
+        raise DataError(f"{shown} is {grey.width}x{grey.height} pixels; at least {SIDE}x{SIDE} are needed")
     return np.asarray(grey)
 
 
@@ -171,9 +171,21 @@ def answer_pictures(paths: Iterable[Path], whole: bool = False) -> Iterator[dict
 
 
 def read_temperature(experiment: str) -> float:
-    """What the logits of an experiment are to be divided by, as `make results` recorded it."""
+    """What the logits of an experiment are to be divided by, as `make results` recorded it; 1 for one that was not
+    judged by mirror images, of which nothing is recorded."""
     facts = json.loads(find_result("facts.json").read_text(encoding="utf-8"))
-    return facts["mirrored"][experiment]["temperature"]
+    return facts["mirrored"].get(experiment, {"temperature": 1.0})["temperature"]
+
+
+def describe_network(run: Run) -> str:
+    """In Markdown, how often the network that answers is right."""
+    view, shown = ("_flip", " and its mirror image") if "flip" in run.experiment.views else ("", ", plain")
+    test, validation = (run.results[f"{split}_accuracy{view}"] for split in ("test", "validation"))
+    told = (
+        f"**{run.experiment.step}** of seed {run.seed}, shown a face{shown}, is right on **{test:.1%}** of FER2013's "
+        f"test images ({validation:.1%} of validation), where people are on 65 ± 5%."
+    )
+    return told if view else f"{told} Here it is shown the mirror image too, for which no temperature was fitted."
 
 
 def _name_answers(shares: np.ndarray, classes: Sequence[str]) -> dict:
