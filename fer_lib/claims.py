@@ -265,6 +265,12 @@ def count_other_verdicts(statements: Sequence[Statement], verdicts: pd.DataFrame
     return count
 
 
+def list_decided_later(verdicts: pd.DataFrame) -> list[str]:
+    """The numbers of those statements that the first three runs of each experiment leave undecided, and all decide."""
+    later = (verdicts["early_verdict"] == "undecided") & (verdicts["verdict"] != "undecided")
+    return verdicts.index[later].to_list()
+
+
 def compare_splits(verdicts: pd.DataFrame) -> str:
     """Of how many verdicts the test split gives the same: "all 23", or "22 of 23"."""
     judged = verdicts[verdicts["test_verdict"].notna()]

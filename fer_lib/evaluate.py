@@ -275,10 +275,15 @@ def format_markdown(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+ROUNDED = 0.005
+"""By how much an accuracy may be off that a report gives in whole percent."""
+
+
 def lies_above(runs: list) -> bool:
-    """Whether a report's validation accuracy is above what every run of that step has at its training accuracy."""
+    """Whether a report's validation accuracy is above what every run of that step has at its training accuracy, however
+    the two were rounded."""
     train, validation = runs[0].experiment.reported
-    return all(validation > interpolate_validation(run, train) for run in runs)
+    return all(validation - ROUNDED > interpolate_validation(run, train + ROUNDED) for run in runs)
 
 
 def interpolate_validation(run, train_accuracy: float) -> float:

@@ -238,6 +238,24 @@ def test_the_method_finds_no_difference_where_there_is_none(published):
         assert by_seeds["3"][0] < 0.075 and by_seeds["10"][0] < 0.075
 
 
+def test_the_statements_that_runs_beyond_three_decided_are_named():
+    later = claims.list_decided_later(read_verdicts())
+    assert {"B-C3.3", "B-C4.5"} <= set(later) and "A-C4.3" not in later
+    for path in ("results.md", "../notebooks/21_final_comparison.ipynb"):
+        assert f"which decided {', '.join(later)} and Q5" in (PROJECT / "reports" / path).read_text(), path
+
+
+def test_that_the_block_is_less_steady_is_carried_by_its_first_three_runs(published):
+    """13 and the write-up say so."""
+    (statement,) = (s for s in read_claims()[1] if s.number == "B-C4.1")
+    told, early = read_verdicts().loc["B-C4.1"], [run for run in published if run.seed < judge.PLANNED]
+    own = [run for run in published if run.experiment.name in statement.weights]
+    assert told["verdict"] == "false" and {run.experiment.name for run in own} <= {r.experiment.name for r in early}
+    later = judge.Evidence(collect_results([run for run in published if run not in own or run not in early]), {})
+    effect = later.estimate(statement.weights, statement.quantity.column)
+    assert statement.judge(*effect.find_interval(told["confidence"])) == "too small to matter"
+
+
 @pytest.mark.slow
 @needs_fer2013
 def test_the_verdicts_on_record_are_those_of_the_runs(published, fer2013):

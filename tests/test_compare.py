@@ -12,6 +12,7 @@ from fer_lib.extras.explore import collect_facts, list_choices, list_subsets
 from fer_lib.record import read_published_runs
 from fer_lib.report import compare
 from fer_lib.report.compare import count_confusions
+from fer_lib.report.published import describe_published, tabulate_published
 from tests.conftest import needs_fer2013
 
 LABELS = np.array([0, 1, 2, 3, 4, 5, 6, 0])
@@ -84,11 +85,11 @@ def test_ours_is_set_beside_the_highest_figure_that_no_test_image_chose():
     def describe(*shares):
         results = [{f"{split}_accuracy{view}": share for split in ("validation", "test")
                     for view in ("", "_flip", "_ten_crops")} for share in shares]  # fmt: skip
-        return compare.describe_published(
+        return describe_published(
             [SimpleNamespace(experiment=experiment, data="small", results=row) for row in results]
         )
 
-    table = compare.tabulate_published()
+    table = tabulate_published()
     assert (table["reported (%)"].astype(float) > 72.7).sum() > 5 and not table.isna().any(axis=None)
     for shares, apart, where in (
         ((0.70, 0.7001), "2.7 points above", "outside"),
@@ -122,6 +123,13 @@ def test_experiments_with_few_runs_are_left_out_and_the_rest_grouped_by_report(m
 def test_without_the_projects_own_counts_it_is_said_whose_runs_are_compared(own_folders):
     with pytest.raises(FileNotFoundError, match="confusions.json is missing: .* leave FER_RUNS out"):
         compare.read_confusions()
+
+
+def test_of_an_experiment_that_was_not_counted_it_is_said(monkeypatch):
+    monkeypatch.setattr(compare, "read_confusions", lambda: {"a1_baseline": np.eye(7)})
+    assert list(compare.choose_confusions(["a1_baseline"])) == ["A1"]
+    with pytest.raises(ValueError, match="nothing is counted of s23_tiny_taught: too few runs, or `make results`"):
+        compare.choose_confusions(["a1_baseline", "s23_tiny_taught"])
 
 
 # --- what is committed ------------------------------------------------------------------------

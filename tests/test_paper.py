@@ -33,8 +33,10 @@ def test_numbers_are_those_of_the_records(published, tmp_path, monkeypatch):
     runs = [run for run in read_published_runs() if run.experiment.name == "a3_dropout"]
     mean = estimate_metric(runs, "test_accuracy")
     assert template.fill_in('{{ accuracy("a3_dropout") }}', tmp_path).split() == mean.format().split()
-    change = template.fill_in('{{ change("a2_batchnorm", "a3_dropout") }}', tmp_path)
-    assert re.fullmatch(r"\+\d\.\d points \(95% interval [+−]\d+\.\d to \+\d+\.\d\)\n", change)
+    change = template.fill_in('{{ gain("a2_batchnorm", "a3_dropout") }}', tmp_path)
+    assert re.fullmatch(r"\+\d\.\d\s±\s\d\.\d\n", change)
+    told = template.fill_in('{{ contrast("Q7", "validation_accuracy") }}', tmp_path).split()
+    assert told[0] == template.fill_in('{{ effect("Q7") }}', tmp_path).split()[0]
 
 
 def test_verdicts_are_set_beside_the_test_splits_and_the_reports_effects(tmp_path, monkeypatch):

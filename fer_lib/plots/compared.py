@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import nn
 
 from fer_lib.claims import format_effect
 from fer_lib.evaluate import collect_results, compare_runs, estimate_metric, lies_above
@@ -44,14 +45,16 @@ def plot_effects(groups: dict[str, tuple[list, list[list]]]) -> Figure:
     figure, panels = make_figure(
         1, len(EFFECTS), figsize=(WIDTH, 1.8 + 0.45 * len(next(iter(groups.values()))[1])), sharey=True
     )
+    panels[1].sharex(panels[0])  # both of accuracy, so that bars can be compared
     colours, changed = dict(zip(groups, (BEFORE, AFTER))), {}
     for axes, (metric, label) in zip(panels, EFFECTS.items()):
         axes.axvline(0, color="black", linewidth=0.8)
-        for side, (name, (start, treated)) in enumerate(groups.items()):
+        for side, (step, (start, treated)) in enumerate(groups.items()):
+            name = f"{step} ({'dropout' if _has_dropout(start) else 'no dropout'})"
             changes = [compare_runs(start, runs, metric) for runs in treated]
             places = np.arange(len(treated)) + 0.15 * (2 * side - 1)
-            axes.hlines(places, [c.low for c in changes], [c.high for c in changes], color=colours[name], linewidth=2)
-            axes.plot([c.mean for c in changes], places, "o", color=colours[name], markersize=5, label=name)
+            axes.hlines(places, [c.low for c in changes], [c.high for c in changes], color=colours[step], linewidth=2)
+            axes.plot([c.mean for c in changes], places, "o", color=colours[step], markersize=5, label=name)
             for change, place, runs in zip(changes, places, treated):
                 told = f"{_treatment(runs)} in {name}: {change.format(sign=True)} points of {label}"
                 add_hint(axes, change.mean, place, told)
@@ -92,6 +95,10 @@ def plot_interaction(families: dict[str, list[list]]) -> Figure:
     return set_title(
         figure, f"All three treatments bring {plain} points without dropout, {dropped} with it, in the mean"
     )
+
+
+def _has_dropout(runs: list) -> bool:
+    return any(isinstance(module, nn.Dropout) and module.p for module in runs[0].experiment.build_model().modules())
 
 
 def _count_treatments(runs: list) -> int:
@@ -281,8 +288,8 @@ def plot_regime(groups: list[list], tries: Sequence = ()) -> Figure:
     above = [runs[0].experiment.step for runs in groups if lies_above(runs)]
     return set_title(
         figure,
-        f"At the training accuracy that report A gives, every run here is lower on validation in {len(above)} of "
-        f"{len(groups)} steps ({join_names(above)})"
+        f"At the training accuracy that report A gives, every run here is lower on validation, by more than rounding, "
+        f"in {len(above)} of {len(groups)} steps ({join_names(above)})"
         if above
         else "At report A's training accuracies some run of each step is as high on validation here",
     )

@@ -171,21 +171,21 @@ def plot_confusions(before: list, after: list, labels: np.ndarray, split: str) -
     for runs in (before, after):
         names.append(f"{name_step(runs[0])}, {len(runs)} run{'s' * (len(runs) > 1)}")
         counts.append(sum(calc_confusion(run.logits[split].astype(np.float32), labels) for run in runs))
-    figure, error = _draw_confusions(names, counts, 4.3, after[0].classes)
-    told = f"{split.capitalize()}, percent of each class: {after[0].experiment.step} takes {error}"
-    return set_title(figure, told, before[0].data)
+    figure, told = _draw_confusions(names, counts, 4.55, after[0].classes)
+    return set_title(figure, f"{split.capitalize()}, percent of each class: {told}", before[0].data)
 
 
 def plot_confusion_counts(confusions: dict[str, np.ndarray]) -> Figure:
     """Confusion matrices on the test split side by side, each row in shares of its class.
 
     confusions: {name: counts (7, 7)}."""
-    figure, error = _draw_confusions(list(confusions), list(confusions.values()), 1.6 + 7.6 / len(confusions))
-    return set_title(figure, f"Test, percent of each class: {list(confusions)[-1]} takes {error}")
+    figure, told = _draw_confusions(list(confusions), list(confusions.values()), 1.85 + 7.6 / len(confusions))
+    return set_title(figure, f"Test, percent of each class: {told}")
 
 
 def _draw_confusions(names: list[str], counts: list[np.ndarray], height: float, classes=EMOTIONS) -> tuple[Figure, str]:
-    """Matrices of counts (classes, classes) in percent of each class, and the likeliest error of the last, in words."""
+    """Matrices of counts (classes, classes) in percent of each class, and in words where the last is right more often
+    than the one before it, and its likeliest error. names: they begin with the step."""
     figure, panels = make_figure(1, len(counts), figsize=(WIDTH, height), sharey=True, squeeze=False)
     for axes, name, matrix in zip(panels[0], names, counts):
         shares = matrix / matrix.sum(1, keepdims=True).clip(1)
@@ -195,9 +195,16 @@ def _draw_confusions(names: list[str], counts: list[np.ndarray], height: float, 
         axes.tick_params(axis="x", rotation=90, labelsize=8)
         axes.tick_params(axis="y", rotation=0, labelsize=8, labelleft=axes is panels[0, 0])
     panels[0, 0].set_ylabel("label")
+    earlier, later = (matrix.diagonal() / matrix.sum(1).clip(1) for matrix in counts[-2:])
+    risen = [name for name, gain in zip(classes, later - earlier) if gain >= 0.01]
+    where = f"all {len(classes)} classes" if len(risen) == len(classes) else join_names(risen) or "no class"
     errors = shares * (1 - np.eye(len(shares)))
     label, taken = np.unravel_index(errors.argmax(), errors.shape)
-    return figure, f"{errors[label, taken]:.0%} of {classes[label]} for {classes[taken]}, its likeliest error"
+    before, after = (name.split()[0].rstrip(",") for name in names[-2:])
+    return figure, (
+        f"{after} is right a point or more oftener than {before} in {where}; its likeliest error takes "
+        f"{errors[label, taken]:.0%} of {classes[label]} for {classes[taken]}"
+    )
 
 
 def plot_recall_change(before: list, after: list, labels: np.ndarray, split: str) -> Figure:

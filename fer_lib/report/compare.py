@@ -13,7 +13,6 @@ import pandas as pd
 from fer_lib.costs import count_image, format_operations
 from fer_lib.dataset import EMOTIONS, PROJECT
 from fer_lib.evaluate import (
-    choose_view,
     collect_results,
     compare_runs,
     estimate_metric,
@@ -29,7 +28,6 @@ from fer_lib.record import Run, find_result, group_runs, read_published_runs, ru
 from fer_lib.statistics import estimate_mean
 
 TEST_IMAGES = 3589  # of FER2013
-PRIVATE = "PrivateTest"  # the challenge's own test split
 PEOPLE = (0.60, 0.70)
 """Accuracy of people on FER2013: 65 ± 5% (Goodfellow et al. 2013, doi:10.1007/978-3-642-42051-1_16)."""
 
@@ -166,6 +164,16 @@ def read_confusions() -> dict[str, np.ndarray]:
     return {name: np.array(matrix) for name, matrix in counts.items()}
 
 
+def choose_confusions(names: Iterable[str]) -> dict[str, np.ndarray]:
+    """{step: counts (7, 7)} of `read_confusions`. Raises ValueError for an experiment of which nothing is counted."""
+    counts = read_confusions()
+    if missing := [name for name in names if name not in counts]:
+        raise ValueError(
+            f"nothing is counted of {', '.join(missing)}: too few runs, or `make results` is yet to count them"
+        )
+    return {EXPERIMENTS[name].step: counts[name] for name in names}
+
+
 def choose_runs(at_least: int = 3, data: str = "fer2013") -> list[Run]:
     """The published runs on this data of every experiment that has so many on record."""
     return keep_repeated(read_published_runs(data), at_least)
@@ -191,7 +199,9 @@ def group_by_report(runs: list[Run]) -> dict[str, list[list[Run]]]:
         for name, report in reports.items()
     }
     if not any(groups.values()):
-        raise ValueError(f"no step of a report has so many published runs in {runs_folder()}; ask for fewer")
+        raise ValueError(
+            f"no step of a report has so many published runs in {runs_folder()}; ask for fewer, or leave FER_RUNS out"
+        )
     return {name: steps for name, steps in groups.items() if steps}
 
 
@@ -274,7 +284,7 @@ def tabulate_crossing(runs: list[Run]) -> pd.DataFrame:
 
 def tabulate_climb(runs: list[Run]) -> pd.DataFrame:
     """The way beyond both reports, a row a step: what it changes over which one, its gain on validation in points,
-    ± half the 95% interval, and its accuracies in percent, of the plain image. runs: of all experiments."""
+    ± half the 95% interval, and its accuracies in percent, of the plain image; last what has one run. runs: of all."""
     groups, rows = group_runs(runs), []
     for own in groups.values():
         if (experiment := own[0].experiment).report == "S":
@@ -284,7 +294,7 @@ def tabulate_climb(runs: list[Run]) -> pd.DataFrame:
             for split in ("validation", "test"):
                 row[f"{split} (%)"] = estimate_view(own, split, "plain").format()
             rows.append(row | {"runs": len(own)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(sorted(rows, key=lambda row: row["runs"] == 1))
 
 
 def tabulate_recall(confusions: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -294,37 +304,3 @@ def tabulate_recall(confusions: dict[str, np.ndarray]) -> pd.DataFrame:
         for name, counts in confusions.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=EMOTIONS).round(1)
-
-
-# --- beside other work ------------------------------------------------------------------------
-
-
-def read_tries() -> pd.DataFrame:
-    """What was tried before S18 was settled on, reports/tries.csv: a row a try, one run each on validation alone."""
-    return pd.read_csv(PROJECT / "reports" / "tries.csv", dtype=str, index_col="tried")
-
-
-def tabulate_published() -> pd.DataFrame:
-    """Results that others published on FER2013, each with its protocol, reports/published.csv, all as text, a dash for
-    what is not known: system; networks that answer together; reported (%); split, the one that it is of in truth;
-    chosen on, the split that chose epoch or learning rate; pretrained; note; source."""
-    return pd.read_csv(PROJECT / "reports" / "published.csv", dtype=str).fillna("—")
-
-
-def describe_published(runs: list[Run]) -> str:
-    """A sentence, in Markdown, that sets a step's accuracy beside the highest published one of a single network that
-    was trained from scratch and chosen without the test split. runs: of the step."""
-    clean = tabulate_published().query("networks == '1' and pretrained == 'no' and split == @PRIVATE")
-    clean = clean[~clean["chosen on"].isin(["—", PRIVATE])]
-    best = clean.loc[clean["reported (%)"].astype(float).idxmax()]
-    view, theirs = choose_view(runs), float(best["reported (%)"]) / 100
-    validation, test = (estimate_view(runs, split, view) for split in ("validation", "test"))
-    teachers = " and ".join(EXPERIMENTS[name].step for name in runs[0].experiment.teachers)
-    taught = f"; taught by networks of {teachers}, which saw the same images alone" if teachers else ""
-    return (
-        f"Of the figures for one network from scratch that are known to have chosen nothing on {PRIVATE}, the highest "
-        f"is {best['reported (%)']}% ({best['system']}), {100 * abs(test.mean - theirs):.1f} points "
-        f"{'below' if test.mean > theirs else 'above'} the **{test.format()}%** of **{runs[0].experiment.step}** "
-        f"({view.replace('_', ' ')}; chosen on PublicTest, {validation.format()}% there{taught}), and "
-        f"{'inside' if test.low <= theirs <= test.high else 'outside'} the interval that seeds alone give it."
-    )

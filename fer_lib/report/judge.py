@@ -16,6 +16,7 @@ from fer_lib.record import Run, group_runs
 from fer_lib.statistics import Effect, Scatter, choose_confidence, estimate_contrast, moderate_variances, weigh
 
 MOST_SEEDS = 100  # more are not worth saying
+PLANNED = 3  # runs of an experiment; more were added where verdicts were open
 POWER = 0.8  # the probability with which an effect is to be found
 
 
@@ -89,7 +90,12 @@ def judge_claims(
     _, statements = read_claims()
     searched = [s for s in statements if s.quantity.column == SETTINGS]
     sensitivity = {statement.number: estimate_sensitivity(statement) for statement in searched}
-    return judge_statements(statements, collect_evidence(runs, labels, gradients, shifts), sensitivity)
+    early = [run for run in runs if run.seed < PLANNED]
+    verdicts, by_early = (
+        judge_statements(statements, collect_evidence(some, labels, gradients, shifts), sensitivity)
+        for some in (runs, early)
+    )
+    return verdicts.assign(early_verdict=by_early["verdict"])
 
 
 def summarise_first_gradients(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,13 +14,21 @@ import pandas as pd
 from fer_lib import __version__, claims, plots
 from fer_lib.costs import count_image, describe_precisions, measure_cost, shorten_hardware, tabulate_costs
 from fer_lib.dataset import EMOTIONS, PROJECT
-from fer_lib.evaluate import choose_view, compare_runs, estimate_metric, estimate_view, format_markdown, judge_aim
+from fer_lib.evaluate import (
+    choose_view,
+    collect_results,
+    compare_runs,
+    estimate_metric,
+    estimate_view,
+    format_markdown,
+    judge_aim,
+)
 from fer_lib.experiment import Experiment
 from fer_lib.experiments import find_experiment, list_treatments
 from fer_lib.extras.search import describe_grids
 from fer_lib.record import WEIGHTS, Run, read_published_runs
-from fer_lib.report import compare
-from fer_lib.statistics import Effect, bound_share, format_end, format_number
+from fer_lib.report import compare, judge, published, settings
+from fer_lib.statistics import bound_share
 
 
 class Records:
@@ -55,13 +63,9 @@ class Records:
         """Mean over the seeds ± half its 95% interval, in percent: "63.5 ± 1.1"."""
         return estimate_metric(self.get_runs(name), metric).format()
 
-    def change(self, before: str, after: str, metric: str = "validation_accuracy") -> str:
-        """What one step changes over another: "+2.7 points (95% interval +0.4 to +4.9)"."""
-        return _format_points(compare_runs(self.get_runs(before), self.get_runs(after), metric))
-
-    def gain(self, control: str, name: str) -> str:
-        """What an experiment is above another on validation, in points ± half the 95% interval: "+0.4 ± 0.9"."""
-        return compare_runs(self._get_all(control), self._get_all(name), "validation_accuracy").format(sign=True)
+    def gain(self, control: str, name: str, metric: str = "validation_accuracy") -> str:
+        """What an experiment is above another, in points ± half the 95% interval: "+0.4 ± 0.9"."""
+        return compare_runs(self._get_all(control), self._get_all(name), metric).format(sign=True)
 
     def _find_statement(self, number: str) -> claims.Statement:
         found = [statement for statement in self._statements if statement.number == number]
@@ -107,6 +111,14 @@ class Records:
         """Both reports' networks with and without dropout, untreated and with all treatments, in a table."""
         table = compare.tabulate_crossing(self._all_runs)
         return _format_table(table, {"network": 20, "untreated": 14, "flip, rotation, crop": 20, "runs": 10})
+
+    def list_decided_later(self) -> str:
+        return ", ".join(claims.list_decided_later(self._verdicts))
+
+    def contrast(self, number: str, metric: str) -> str:
+        """Of another metric what a statement asks, in points ± half the 95% interval for the chance in seeds."""
+        evidence = judge.Evidence(collect_results(self._all_runs), {})
+        return evidence.estimate(self._find_statement(number).weights, metric).format(sign=True)
 
     def compare_splits(self) -> str:
         return claims.compare_splits(self._verdicts)
@@ -161,9 +173,6 @@ class Records:
             names &= set(compare.NETWORKS)
         return max(names, key=lambda name: estimate_metric(self.get_runs(name), "validation_accuracy").mean)
 
-    def step(self, name: str) -> str:
-        return find_experiment(name).step
-
     def setting(self, name: str) -> Experiment:
         return find_experiment(name)
 
@@ -184,11 +193,11 @@ class Records:
         return judge_aim(float(self.facts["ensembles"]["all"]["together, test (%)"]) / 100, aim)
 
     def describe_published(self, name: str) -> str:
-        return compare.describe_published(self.get_runs(name)).replace("**", "")
+        return published.describe_published(self.get_runs(name)).replace("**", "")
 
     def show_published(self) -> str:
         widths = {"system": 19, "networks": 10, "reported (%)": 10, "split": 12, "chosen on": 12, "pretrained": 14}
-        return _format_table(compare.tabulate_published(), widths | {"note": 40, "source": 20})
+        return _format_table(published.tabulate_published(), widths | {"note": 40, "source": 20})
 
     def bound(self, name: str, emotion: str | None = None) -> str:
         """Half the 95% interval, in points, that the number of test images alone gives an experiment's accuracy, or its
@@ -234,39 +243,10 @@ class Records:
         return tabulate_costs(self._runs).loc[name, "hardware"]
 
     def list_means(self, name: str) -> str:
-        """How an experiment finds its weights, in words."""
-        experiment = find_experiment(name)
-        recipe, rate = experiment.recipe, f"{experiment.learning_rate:g}"
-        words = [{"adam": "Adam", "sgd": "gradient descent with Nesterov's momentum"}[recipe.optimizer]]
-        cycle = f"a learning rate that rises to {rate} and falls to zero along half a cosine"
-        words.append({"constant": f"a learning rate of {rate}", "one_cycle": cycle}[recipe.schedule])
-        told = {
-            "weight_decay": "weight decay of {:g}",
-            "label_smoothing": "label smoothing of {:g}",
-            "mixup": "mixup, its shares drawn from a beta distribution of {:g}",
-            "small_share": "smaller images in the first {:.0%} of the epochs",
-            "averaging": "a moving average of the weights, of which each batch keeps {:g}, as what is judged",
-        }
-        words += [text.format(getattr(recipe, field)) for field, text in told.items() if getattr(recipe, field)]
-        if experiment.teachers:
-            teachers = plots.join_names([find_experiment(teacher).step for teacher in experiment.teachers])
-            words.append(f"{recipe.teaching:.0%} of the loss against the mean answers of the networks of {teachers}")
-        return plots.join_names(words)
+        return settings.list_means(find_experiment(name))
 
     def list_treatments(self, name: str) -> str:
-        """What is done to each training image of an experiment, in words."""
-        augmentation = find_experiment(name).augmentation
-        told = {
-            "flip": "mirrored with a probability of {:g}",
-            "rotation": "turned by up to {:g}°",
-            "zoom": "enlarged or shrunk by up to {:.0%}",
-            "crop_padding": "moved by up to {:g} pixels",
-            "window": "cut down to a square of {0}×{0} pixels somewhere in it",
-            "light": "changed in contrast and brightness by up to {:.0%}",
-            "erasing": "covered in part by a grey box with a probability of {:g}",
-        }
-        treated = ((text, getattr(augmentation, field)) for field, text in told.items())
-        return plots.join_names([text.format(value) for text, value in treated if value])
+        return settings.list_treatments(find_experiment(name))
 
     # --- figures --------------------------------------------------------------------------------
 
@@ -287,7 +267,7 @@ class Records:
 
     def draw_confusions(self, caption: str, *names: str) -> str:
         counts = compare.read_confusions()
-        chosen = {self.step(name): counts[name] for name in names}
+        chosen = {find_experiment(name).step: counts[name] for name in names}
         return self._draw("confusions", caption, plots.plot_confusion_counts, chosen)
 
     def draw_gaps(self, caption: str, *names: str) -> str:
@@ -295,7 +275,7 @@ class Records:
 
     def draw_effects(self, caption: str, *names: str) -> str:
         """What each treatment in the dispute changes in these networks."""
-        families = {self.step(name): [self.get_runs(kin) for kin in list_treatments(name)] for name in names}
+        families = {find_experiment(name).step: [self.get_runs(kin) for kin in list_treatments(name)] for name in names}
         groups = {step: (family[0], family[1:]) for step, family in families.items()}
         return self._draw("effects", caption, plots.plot_effects, groups)
 
@@ -306,11 +286,6 @@ class Records:
             figure.savefig(self._folder / f"{name}.svg", metadata={"Date": None})
         (self._folder / f"{name}.json").write_text(json.dumps(plots.describe_figure(figure)), encoding="utf-8")
         return f"![{caption}]({name}.svg)"
-
-
-def _format_points(effect: Effect) -> str:
-    mean = format_number(100 * effect.mean, sign=True)
-    return f"{mean} points (95% interval {format_end(100 * effect.low)} to {format_end(100 * effect.high)})"
 
 
 def _format_table(table: pd.DataFrame, widths: dict[str, int]) -> str:
