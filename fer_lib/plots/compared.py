@@ -279,7 +279,7 @@ def plot_regime(groups: list[list], tries: Sequence = ()) -> Figure:
             course = history["train_accuracy"], history["validation_accuracy"]
             axes.plot(*course, color=colours[change], label=change, zorder=3)
         axes.set_title(name_step(own[0]), fontsize=9)
-        axes.plot(*own[0].experiment.reported, "D", color="black", markerfacecolor="white", zorder=4, label="reported")
+        axes.plot(*own[0].experiment.reported, "D", color="black", markerfacecolor="none", zorder=4, label="reported")
         axes.set_ylim(0.4, None)
         show_percent(axes.xaxis, axes.yaxis)
     panels[-1, columns // 2].set_xlabel("accuracy in training, measured on the way", fontsize=10)
