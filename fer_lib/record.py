@@ -178,16 +178,14 @@ def find_teachers(experiment: Experiment, dataset: Dataset) -> list[Run]:
                 kin = published if teacher.matches(record["config"]) else others
                 kin.append(_open_run(path.parent, teacher, record))
     found = published or ([] if dataset.name == "fer2013" else others)
-    there = {run.experiment.name for run in found}
-    missing = [name for name in experiment.teachers if name not in there]
+    missing = [name for name in experiment.teachers if name not in {run.experiment.name for run in found}]
     if missing:
         ways = [tell_training(name, "0 1 2", dataset.name) for name in missing]
         known = any((runs_folder() / name).glob(f"{dataset.name}-seed*/run.json") for name in missing)
+        again = "; where a run is on record, without its weights, --retrain makes it anew" * known
         raise FileNotFoundError(
             f"{experiment.name} learns from trained networks of {' and '.join(experiment.teachers)}, and no weights of "
-            f"{' or '.join(missing)} on {dataset.name} are at hand; {' and '.join(ways)} makes them"
-            + "; where a run is on record, without its weights, --retrain makes it anew"
-            * known
+            f"{' or '.join(missing)} on {dataset.name} are at hand; {' and '.join(ways)} makes them{again}"
         )
     return found
 
