@@ -118,7 +118,8 @@ def _treatment(runs: list) -> str:
 def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> Figure:
     """Validation and test accuracy of every step, with intervals, beside what its report gives, a panel a report.
 
-    reports: {name: the runs of each of its steps}; people: between what accuracies people lie, 0-1."""
+    reports: {name: the runs of each of its steps}; people: between what accuracies people lie, 0-1. A step with a
+    letter behind its number varies one: the title leaves it out."""
     counts = [len(groups) for groups in reports.values()]
     figure, panels = make_figure(
         1, len(reports), figsize=(WIDTH, 4), sharey=True, squeeze=False, width_ratios=[count + 1 for count in counts]
@@ -134,7 +135,8 @@ def plot_ladder(reports: dict[str, list[list]], people: tuple[float, float]) -> 
                 add_hint(axes, place + offset, effect.mean, hint)
             means = [effect.mean for effect in found]
             if split == "validation":
-                best = int(np.argmax(means))
+                varied = [runs[0].experiment.step[-1].isalpha() for runs in groups]
+                best = max(range(len(groups)), key=lambda place: (not varied[place], means[place]))
             label = f"measured, {split}: mean, 95% interval"
             axes.plot(np.arange(len(found)) + offset, means, "o", color=SPLIT_COLOURS[split], markersize=5, label=label)
         reported = [(p, runs[0].experiment.reported) for p, runs in enumerate(groups)]
